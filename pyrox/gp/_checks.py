@@ -1,0 +1,177 @@
+"""Shapes, finiteness, positivity: the public edge, and the one form of its sentences.
+
+A sentence names the call, says what is wanted, what came and what to do. Static facts
+(rank, sizes) raise `ValueError` at trace time. A value is checked at once where it is
+concrete; where it is traced it is checked at run time through `eqx.error_if`.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Real
+
+
+def is_traced(x: Any) -> bool:
+    """Whether the value of `x` is unknown until the program runs."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def as_float(x: ArrayLike) -> Float[Array, "..."]:
+    """`x` as a floating array that keeps its width; integers become the default float.
+
+    Python numbers become strong types: a weakly typed leaf would change its type, and
+    so recompile every user, at the first update by an optimiser.
+    """
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return jnp.asarray(x, dtype=jax.dtypes.canonicalize_dtype(dtype))
+
+
+def common_dtype(*arrays: Array) -> np.dtype:
+    """The widest float type among `arrays`; NumPy's rule, so that JAX's strict
+    promotion mode does not forbid a float32 query of a float64 posterior."""
+    return np.result_type(*(a.dtype for a in arrays))
+
+
+def require(
+    x: Array, holds: Callable[[Any], Any], sentence: str, *, at_run_time: bool = True
+) -> Array:
+    """Return `x` if every entry `holds`, else raise `sentence` and the first bad value.
+
+    `holds` maps an array, NumPy's or JAX's, to booleans. A concrete value is read
+    through NumPy, which compiles nothing. A traced one is checked when the program
+    runs, or not at all if `at_run_time` is false: a log-density answers `-inf` instead.
+    """
+    if is_traced(x):
+        return eqx.error_if(x, ~holds(x), sentence) if at_run_time else x
+    values = np.asarray(x)
+    bad = ~np.asarray(holds(values))
+    if bad.any():
+        raise ValueError(f"{sentence} Got {_first(values, bad)}.")
+    return x
+
+
+def require_ok(x: Array, ok: Array, sentence: str) -> Array:
+    """Return `x` if the boolean `ok`, else raise `sentence`; at run time if traced."""
+    if is_traced(ok):
+        return eqx.error_if(x, ~ok, sentence)
+    if not bool(ok):
+        raise ValueError(sentence)
+    return x
+
+
+def _first(values: np.ndarray, bad: np.ndarray) -> str:
+    if values.ndim == 0:
+        return f"{values}"
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{values[index]} at index {index}"
+
+
+def _finite(x: Any) -> Any:
+    return np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)
+
+
+def _finite_positive(x: Any) -> Any:
+    return _finite(x) & (x > 0)
+
+
+def require_finite(x: Array, call: str, *, at_run_time: bool = True) -> Array:
+    sentence = f"`{call}` must be finite. Drop or impute NaN and inf first."
+    return require(x, _finite, sentence, at_run_time=at_run_time)
+
+
+def as_inputs(
+    call: str, X: ArrayLike, in_size: int | None = None, *, at_run_time: bool = True
+) -> Float[Array, "N D"]:
+    """`X` as finite floats of shape (N, D), N of at least one, with D = `in_size`."""
+    X = as_float(X)
+    if X.ndim != 2:
+        fix = {
+            0: "For one point of one dimension pass `jnp.array([[x]])`.",
+            1: "For one input dimension pass `X[:, None]`, for one point `x[None, :]`.",
+        }.get(X.ndim, "Map over leading axes with `jax.vmap`.")
+        raise ValueError(f"`{call}` must have shape (N, D). Got {X.shape}. {fix}")
+    if X.shape[0] == 0 or X.shape[1] == 0:
+        raise ValueError(
+            f"`{call}` must have shape (N, D) with at least one row and one column. "
+            f"Got {X.shape}. Pass at least one point."
+        )
+    if in_size is not None and X.shape[1] != in_size:
+        raise ValueError(
+            f"`{call}` must have shape (N, {in_size}), as the inputs before it have "
+            f"D={in_size}. Got {X.shape}. Pass the same columns in the same order."
+        )
+    return require_finite(X, call, at_run_time=at_run_time)
+
+
+def as_values(
+    call: str, y: ArrayLike, n_data: int, *, at_run_time: bool = True
+) -> Float[Array, " N"]:
+    """`y` as finite floats of shape (N,)."""
+    y = as_float(y)
+    if y.shape != (n_data,):
+        fix = (
+            "Pass `y[:, 0]`."
+            if y.shape == (n_data, 1)
+            else f"Pass one value for each of the {n_data} rows of X."
+        )
+        raise ValueError(f"`{call}` must have shape ({n_data},). Got {y.shape}. {fix}")
+    return require_finite(y, call, at_run_time=at_run_time)
+
+
+def as_noise(
+    call: str, noise_var: ArrayLike, n_data: int, *, at_run_time: bool = True
+) -> Float[Array, "..."]:
+    """`noise_var` as positive finite variances of shape () or (N,)."""
+    noise_var = as_float(noise_var)
+    if noise_var.shape not in ((), (n_data,)):
+        raise ValueError(
+            f"`{call}` must have shape () or ({n_data},). Got {noise_var.shape}. "
+            "Pass one variance for all points, or one for each."
+        )
+    sentence = (
+        f"`{call}` must be a positive finite variance. For noise-free values pass a "
+        "small one, of the size of the jitter: 1e-6 times the variance of y."
+    )
+    return require(noise_var, _finite_positive, sentence, at_run_time=at_run_time)
+
+
+def as_jitter(call: str, jitter: float) -> float:
+    """`jitter` as a static non-negative number."""
+    if is_traced(jitter):
+        raise ValueError(
+            f"`{call}` must be a fixed number. Got a traced value. Pass what is to be "
+            "learnt as `noise_var`."
+        )
+    value = float(jitter)
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"`{call}` must be a non-negative finite variance. Got {value}. "
+            "Pass 1e-6 times the kernel's variance, or more in float32."
+        )
+    return value
+
+
+def as_count(call: str, n: int, least: int = 1, *, even: bool = False) -> int:
+    """`n` as a static count."""
+    wanted = f"{'an even' if even else 'a'} whole number of at least {least}"
+    try:
+        count = operator.index(n)
+    except TypeError:  # a float, a string, or a value traced by jit
+        raise ValueError(
+            f"`{call}` must be {wanted}, known before tracing. Got {n!r}."
+        ) from None
+    if count < least:
+        raise ValueError(f"`{call}` must be {wanted}. Got {count}. Pass {least}.")
+    if even and count % 2:
+        raise ValueError(
+            f"`{call}` must be {wanted}: each frequency gives one sine and one cosine. "
+            f"Got {count}. Pass {count + 1}."
+        )
+    return count

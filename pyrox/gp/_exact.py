@@ -1,0 +1,284 @@
+"""The prior over functions at some inputs, and the same prior given data."""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from ._checks import (
+    as_count,
+    as_inputs,
+    as_jitter,
+    as_noise,
+    as_values,
+    common_dtype,
+    require_finite,
+    require_ok,
+)
+from ._hyper import require_valid, valid
+from ._kernel import AbstractKernel, as_kernel
+from ._mean import as_mean_fn, mean_at
+from ._priors import sample_hyperparameters
+from ._solve import CholeskyFactor, factor, guarded_factor, positive_definite
+
+
+class GPPrior(eqx.Module):
+    """A Gaussian-process prior f ~ GP(mean_fn, kernel), looked at in the inputs X.
+
+    Args:
+        kernel: the covariance function.
+        X: inputs, one row a point; one input dimension is `X[:, None]`.
+        mean_fn: any callable (N, D) -> (N,), zero by default. An Equinox module keeps
+            its arrays as trainable leaves; a plain function is static, so define it
+            once: a new one is a new program to compile.
+        jitter: a variance added to the diagonal of the Gram matrix, so that its factor
+            exists in floating point. The draws carry it too.
+
+    Raises:
+        ValueError: an X that is not (N, D), is empty, or has NaN or inf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior
+        >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0]]))
+        >>> posterior = prior.condition(jnp.array([1.0, -1.0]), noise_var=0.01)
+        >>> posterior.predict_mean(jnp.array([[0.5]])).shape
+        (1,)
+    """
+
+    kernel: AbstractKernel
+    X: Float[Array, "N D"]
+    mean_fn: Callable
+    jitter: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        kernel: AbstractKernel,
+        X: Real[ArrayLike, "N D"],
+        mean_fn: Callable | None = None,
+        jitter: float = 1e-6,
+    ):
+        self.kernel = as_kernel("GPPrior(kernel=...)", kernel)
+        self.X = as_inputs("GPPrior(X=...)", X, at_run_time=False)
+        self.mean_fn = as_mean_fn("GPPrior(mean_fn=...)", mean_fn)
+        self.jitter = as_jitter("GPPrior(jitter=...)", jitter)
+
+    def condition(
+        self, y: Real[ArrayLike, " N"], noise_var: Real[ArrayLike, "..."]
+    ) -> "ConditionedGP":
+        """The posterior given y = f(X) + e, e ~ N(0, noise_var).
+
+        Priors on hyperparameters become NumPyro sites here, once.
+
+        Args:
+            y: observed values.
+            noise_var: variance of the noise, one or one for each value.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
+                priors without values, a Gram matrix that cannot be factored. Under
+                `jit` errors of value are raised when the program runs.
+
+        Cost: N^3 / 3 operations and N^2 memory, once.
+        """
+        call = "GPPrior.condition"
+        prior = sample_hyperparameters(self)
+        n = prior.X.shape[0]
+        y = as_values(f"{call}(y=...)", y, n)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n)
+        y = require_valid(call, prior.kernel, y)
+        X = require_finite(prior.X, "GPPrior(X=...)")
+        prior = eqx.tree_at(lambda p: p.X, prior, X)
+        posterior, ok = _factored(prior, y, noise_var)
+        sentence = positive_definite(call, prior.jitter, X)
+        weights = require_ok(posterior.weights, ok, sentence)
+        return eqx.tree_at(lambda p: p.weights, posterior, weights)
+
+    def log_marginal_likelihood(
+        self, y: Real[ArrayLike, " N"], noise_var: Real[ArrayLike, "..."]
+    ) -> Float[Array, ""]:
+        """log N(y; mean(X), K + (jitter + noise_var) I), or `-inf` if not computable.
+
+        Being a log-density for a sampler to walk on, it does not raise for hyperparameter
+        or noise values that are traced: there it is `-inf`, with gradient zero.
+        Rasmussen & Williams 2006, eq. 2.30.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf in a concrete y.
+
+        Cost: as `condition`, with a second factorisation that keeps gradients finite.
+        """
+        call, n = "GPPrior.log_marginal_likelihood", self.X.shape[0]
+        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+        return _log_density(sample_hyperparameters(self), y, noise_var)
+
+    def sample(self, key: PRNGKeyArray, n_samples: int = 1) -> Float[Array, "S N"]:
+        """Joint draws of f(X) from the prior, exact.
+
+        Cost: N^3 operations, N^2 memory. For draws that can be evaluated anywhere use
+        `PathwiseSampler(prior)`.
+        """
+        n_samples = as_count("GPPrior.sample(n_samples=...)", n_samples)
+        prior = sample_hyperparameters(self)
+        X = require_valid("GPPrior.sample", prior.kernel, prior.X)
+        return _draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
+
+
+class ConditionedGP(eqx.Module):
+    """A Gaussian process given data, factored once; what `GPPrior.condition` returns.
+
+    Predictions are of the function f, without observation noise.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior
+        >>> X = jnp.array([[0.0], [1.0]])
+        >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+        >>> mean, var = posterior.predict(jnp.array([[0.0], [9.0]]))
+        >>> mean.round(2), var.round(2)
+        (Array([0.98, 0.  ], dtype=float32), Array([0.01, 1.  ], dtype=float32))
+    """
+
+    prior: GPPrior
+    y: Float[Array, " N"]
+    noise_var: Float[Array, "..."]
+    factor: CholeskyFactor
+    weights: Float[Array, " N"]
+
+    @property
+    def X(self) -> Float[Array, "N D"]:
+        """The inputs that it was conditioned on."""
+        return self.prior.X
+
+    @property
+    def kernel(self) -> AbstractKernel:
+        """The covariance function of the prior."""
+        return self.prior.kernel
+
+    def predict_mean(self, X: Real[ArrayLike, "M D"]) -> Float[Array, " M"]:
+        """E[f(X) | y]. Cost: O(M N)."""
+        return _mean(self, self._query("predict_mean", X))
+
+    def predict_var(self, X: Real[ArrayLike, "M D"]) -> Float[Array, " M"]:
+        """Var[f(x) | y] at each row; rounding below zero is cut off. Cost: O(M N^2)."""
+        return _var(self, self._query("predict_var", X))
+
+    def predict(
+        self, X: Real[ArrayLike, "M D"]
+    ) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+        """`predict_mean` and `predict_var`. Cost: O(M N^2)."""
+        X = self._query("predict", X)
+        return _mean(self, X), _var(self, X)
+
+    def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
+        """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
+        return _cov(self, self._query("predict_cov", X))
+
+    def sample(
+        self, key: PRNGKeyArray, X: Real[ArrayLike, "M D"], n_samples: int = 1
+    ) -> Float[Array, "S M"]:
+        """Joint draws of f(X) | y, exact.
+
+        The draw is defined at these points only; `PathwiseSampler` gives functions.
+
+        Cost: O(M N^2 + M^3) operations, O(M N + M^2) memory.
+        """
+        n_samples = as_count("ConditionedGP.sample(n_samples=...)", n_samples)
+        X = self._query("sample", X)
+        return _draw(key, _mean(self, X), _cov(self, X), n_samples)
+
+    def log_marginal_likelihood(self) -> Float[Array, ""]:
+        """log p(y | X), from the factor at hand."""
+        return _log_marginal(self)
+
+    def leave_one_out_log_density(self) -> Float[Array, " N"]:
+        """log p(y_i | all the others), noise included, for each datum.
+
+        Rasmussen & Williams 2006, eqs. 5.10 to 5.12. Cost: O(N^3).
+        """
+        return _leave_one_out(self)
+
+    def _query(self, method: str, X: ArrayLike) -> Array:
+        X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
+        return X.astype(common_dtype(X, self.weights))
+
+
+@jax.jit
+def _factored(
+    prior: GPPrior, y: Array, noise_var: Array
+) -> tuple[ConditionedGP, Array]:
+    dtype = common_dtype(prior.X, y)
+    X, y, noise_var = (a.astype(dtype) for a in (prior.X, y, noise_var))
+    prior = eqx.tree_at(lambda p: p.X, prior, X)
+    root = factor(prior.kernel(X, X), prior.jitter + noise_var)
+    weights = root.solve((y - mean_at(prior.mean_fn, X))[:, None])[:, 0]
+    return ConditionedGP(prior, y, noise_var, root, weights), root.succeeded()
+
+
+@jax.jit
+def _log_density(prior: GPPrior, y: Array, noise_var: Array) -> Array:
+    dtype = common_dtype(prior.X, y)
+    K = prior.kernel(prior.X, prior.X).astype(dtype)
+    diagonal = prior.jitter + noise_var.astype(dtype)
+    root, ok = guarded_factor(K, diagonal)
+    ok = ok & valid(prior.kernel) & jnp.all(noise_var > 0)
+    residual = y.astype(dtype) - mean_at(prior.mean_fn, prior.X).astype(dtype)
+    value = _gaussian_log_density(root, residual)
+    return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
+
+
+def _gaussian_log_density(root: CholeskyFactor, residual: Array) -> Array:
+    whitened = root.whiten(residual[:, None])
+    constant = residual.shape[0] * jnp.log(2 * jnp.pi)
+    return -0.5 * (jnp.sum(whitened**2) + root.log_det() + constant)
+
+
+@jax.jit
+def _log_marginal(posterior: ConditionedGP) -> Array:
+    residual = posterior.y - mean_at(posterior.prior.mean_fn, posterior.X)
+    return _gaussian_log_density(posterior.factor, residual)
+
+
+@jax.jit
+def _mean(posterior: ConditionedGP, X: Array) -> Array:
+    prior = posterior.prior
+    return mean_at(prior.mean_fn, X) + prior.kernel(X, prior.X) @ posterior.weights
+
+
+@jax.jit
+def _var(posterior: ConditionedGP, X: Array) -> Array:
+    prior = posterior.prior
+    explained = posterior.factor.whiten(prior.kernel(prior.X, X))
+    return jnp.maximum(prior.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
+
+
+@jax.jit
+def _cov(posterior: ConditionedGP, X: Array) -> Array:
+    prior = posterior.prior
+    explained = posterior.factor.whiten(prior.kernel(prior.X, X))
+    return prior.kernel(X, X) - explained.T @ explained
+
+
+@jax.jit
+def _leave_one_out(posterior: ConditionedGP) -> Array:
+    n = posterior.y.shape[0]
+    inverse_root = posterior.factor.whiten(jnp.eye(n, dtype=posterior.y.dtype))
+    precision = jnp.sum(inverse_root**2, axis=0)
+    # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
+    misfit = posterior.weights**2 / precision
+    return -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
+
+
+@functools.partial(jax.jit, static_argnames="n_samples")
+def _draw(key: PRNGKeyArray, mean: Array, cov: Array, n_samples: int) -> Array:
+    # By eigenvalues, those below zero by rounding cut off: a joint covariance on a fine
+    # grid has no Cholesky factor in floating point, and a jitter would be white noise.
+    values, vectors = jnp.linalg.eigh(cov)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
+    noise = jr.normal(key, (n_samples, mean.shape[0]), mean.dtype)
+    return mean[None, :] + noise @ root.T

@@ -1,0 +1,377 @@
+"""q(u): guides, the variational families over the values at inducing inputs."""
+
+import abc
+import functools
+from typing import Any, Self, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from numpyro.distributions import constraints
+
+from ._checks import as_count, as_inputs, as_noise, as_values, require_ok
+from ._hyper import AbstractParametrized, hyperparameter, require_valid, valid
+from ._mean import mean_at
+from ._priors import sample_hyperparameters
+from ._solve import positive_definite
+from ._sparse import Inducing, SparseGPPrior
+
+Tree = TypeVar("Tree")
+
+
+class AbstractGuide(AbstractParametrized):
+    """A distribution q(u) over u = f(Z).
+
+    A guide states its whitened moments: with p(u) = N(mean, L L^T), those of
+    v = L^-1 (u - mean). Everything else follows and is here once.
+    """
+
+    @abc.abstractmethod
+    def whitened(
+        self, inducing: Inducing
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        """The mean of v, and a lower-triangular root of its covariance."""
+
+    @abc.abstractmethod
+    def divergence(self, inducing: Inducing) -> Float[Array, ""]:
+        """KL(q(u) || p(u))."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """M, the number of inducing values."""
+
+    def draw(
+        self, key: PRNGKeyArray, inducing: Inducing, n_samples: int
+    ) -> Float[Array, "S M"]:
+        """Draws of u, given p(u)."""
+        mean, root = self.whitened(inducing)
+        noise = jr.normal(key, (n_samples, self.size), mean.dtype)
+        whitened = mean[None, :] + noise @ root.T
+        return inducing.mean[None, :] + whitened @ inducing.factor.lower.T
+
+    def sample(
+        self, key: PRNGKeyArray, prior: SparseGPPrior, n_samples: int = 1
+    ) -> Float[Array, "S M"]:
+        """Draws of u ~ q(u), the values at the inducing inputs of `prior`."""
+        n_samples = as_count("guide.sample(n_samples=...)", n_samples)
+        prior = _ready("guide.sample", self, prior)
+        return _checked(prior, _sample(self, key, prior, n_samples))
+
+    def kl(self, prior: SparseGPPrior) -> Float[Array, ""]:
+        """KL(q(u) || p(u)); for a point mass `-log p(u)`. Cost: O(M^3)."""
+        prior = _ready("guide.kl", self, prior)
+        return _checked(prior, _kl(self, prior))
+
+    def predict(
+        self, prior: SparseGPPrior, X: Real[ArrayLike, "N D"]
+    ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+        """Mean and variance of f at each row of `X`, without observation noise.
+
+        The marginals of q(f) = int p(f | u) q(u) du (Hensman et al. 2013, section 3.1).
+        Cost: O(M^3 + N M^2).
+        """
+        prior = _ready("guide.predict", self, prior)
+        X = as_inputs("guide.predict(X)", X, prior.Z.shape[1])
+        return _checked(prior, _predict(self, prior, X))
+
+    def elbo(
+        self,
+        prior: SparseGPPrior,
+        X: Real[ArrayLike, "N D"],
+        y: Real[ArrayLike, " N"],
+        noise_var: Real[ArrayLike, "..."],
+        n_total: int | None = None,
+    ) -> Float[Array, ""]:
+        """The evidence lower bound for y = f(X) + e, e ~ N(0, noise_var), in closed form.
+
+            n_total / N * sum_i E_q[log N(y_i; f_i, noise_var_i)] - KL(q(u) || p(u))
+
+        Hensman et al. 2013, section 3.1. Like a log-density, it is `-inf` where traced
+        hyperparameters or noise make it impossible to compute.
+
+        Args:
+            X: the inputs of these data, all of them or a minibatch.
+            y: their values.
+            noise_var: variance of the noise, () or (N,).
+            n_total: the number of data that a minibatch stands for.
+
+        Cost: O(M^3 + N M^2).
+        """
+        call = "guide.elbo"
+        as_guide(call, self, prior)
+        X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False)
+        n = X.shape[0]
+        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+        total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
+        return _elbo(self, sample_hyperparameters(prior), X, y, noise_var, total)
+
+
+class AbstractGaussianGuide(AbstractGuide):
+    """A guide with a density: q(v) = N(mean, R R^T)."""
+
+    def divergence(self, inducing: Inducing) -> Float[Array, ""]:
+        mean, root = self.whitened(inducing)
+        quadratic = jnp.sum(root**2) + jnp.sum(mean**2) - self.size
+        return 0.5 * quadratic - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root))))
+
+
+class FullRankGuide(AbstractGaussianGuide):
+    """q(u) = N(mean, scale_tril scale_tril^T), over the function values themselves.
+
+    Args:
+        mean: (M,), in units of the function, mean function included.
+        scale_tril: (M, M), lower triangular with a positive diagonal.
+        name: the prefix of its NumPyro parameters.
+
+    Example:
+        >>> from pyrox.gp import FullRankGuide
+        >>> FullRankGuide.init(3).scale_tril.shape
+        (3, 3)
+    """
+
+    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
+    scale_tril: Float[Array, "M M"] = hyperparameter(
+        constraints.lower_cholesky, ndims=(2,)
+    )
+
+    def __check_init__(self):
+        _same_size(self, self.scale_tril.shape)
+
+    @classmethod
+    def init(cls, n_inducing: int, name: str = "") -> Self:
+        """Zero mean, unit covariance."""
+        return cls(*_standard(n_inducing), name=name)
+
+    @property
+    def size(self) -> int:
+        return self.mean.shape[0]
+
+    def whitened(
+        self, inducing: Inducing
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        return _whitened_mean(self.mean, inducing), inducing.factor.whiten(
+            self.scale_tril.astype(inducing.mean.dtype)
+        )
+
+
+class MeanFieldGuide(AbstractGaussianGuide):
+    """q(u) = N(mean, diag(scale^2)), over the function values themselves.
+
+    Args:
+        mean: (M,), in units of the function, mean function included.
+        scale: (M,), standard deviations in the same units.
+        name: the prefix of its NumPyro parameters.
+
+    Example:
+        >>> from pyrox.gp import MeanFieldGuide
+        >>> MeanFieldGuide.init(3).scale.shape
+        (3,)
+    """
+
+    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
+    scale: Float[Array, " M"] = hyperparameter(constraints.positive, ndims=(1,))
+
+    def __check_init__(self):
+        _same_size(self, self.scale.shape)
+
+    @classmethod
+    def init(cls, n_inducing: int, name: str = "") -> Self:
+        """Zero mean, unit variances."""
+        mean, root = _standard(n_inducing)
+        return cls(mean, jnp.diagonal(root), name=name)
+
+    @property
+    def size(self) -> int:
+        return self.mean.shape[0]
+
+    def whitened(
+        self, inducing: Inducing
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        root = jnp.diag(self.scale.astype(inducing.mean.dtype))
+        return _whitened_mean(self.mean, inducing), inducing.factor.whiten(root)
+
+
+class WhitenedGuide(AbstractGaussianGuide):
+    """q(v) = N(mean, scale_tril scale_tril^T) for u = mean(Z) + L v, L L^T = Cov[u].
+
+    Easier to train than `FullRankGuide`: its initial value is the prior, and it follows
+    hyperparameters and Z as they move.
+
+    Args:
+        mean: (M,), in prior standard deviations.
+        scale_tril: (M, M), lower triangular with a positive diagonal.
+        name: the prefix of its NumPyro parameters.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide
+        >>> prior = SparseGPPrior(RBF(), Z=jnp.array([[0.0], [1.0]]))
+        >>> WhitenedGuide.init(2).kl(prior)
+        Array(0., dtype=float32)
+    """
+
+    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
+    scale_tril: Float[Array, "M M"] = hyperparameter(
+        constraints.lower_cholesky, ndims=(2,)
+    )
+
+    def __check_init__(self):
+        _same_size(self, self.scale_tril.shape)
+
+    @classmethod
+    def init(cls, n_inducing: int, name: str = "") -> Self:
+        """The prior itself."""
+        return cls(*_standard(n_inducing), name=name)
+
+    @property
+    def size(self) -> int:
+        return self.mean.shape[0]
+
+    def whitened(
+        self, inducing: Inducing
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        dtype = inducing.mean.dtype
+        return self.mean.astype(dtype), self.scale_tril.astype(dtype)
+
+
+class DeltaGuide(AbstractGuide):
+    """q(u) = a point mass at mean: a MAP estimate of the inducing values.
+
+    Its divergence is taken as -log p(u): the entropy of a point mass, which is minus
+    infinity and constant, is left out.
+
+    Args:
+        mean: (M,), in units of the function, mean function included.
+        name: the prefix of its NumPyro parameters.
+
+    Example:
+        >>> from pyrox.gp import DeltaGuide
+        >>> DeltaGuide.init(3).mean.shape
+        (3,)
+    """
+
+    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
+
+    @classmethod
+    def init(cls, n_inducing: int, name: str = "") -> Self:
+        """Zero."""
+        return cls(_standard(n_inducing)[0], name=name)
+
+    @property
+    def size(self) -> int:
+        return self.mean.shape[0]
+
+    def whitened(
+        self, inducing: Inducing
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        mean = _whitened_mean(self.mean, inducing)
+        return mean, jnp.zeros((self.size, self.size), mean.dtype)
+
+    def divergence(self, inducing: Inducing) -> Float[Array, ""]:
+        mean, _ = self.whitened(inducing)
+        constant = self.size * jnp.log(2 * jnp.pi)
+        return 0.5 * (jnp.sum(mean**2) + inducing.factor.log_det() + constant)
+
+
+def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
+    """`guide`, checked against the inducing inputs of `prior`."""
+    if not isinstance(guide, AbstractGuide):
+        raise ValueError(
+            f"`{call}` must be a guide. Got {guide!r}. Pass `FullRankGuide.init(M)`, say."
+        )
+    n_inducing = prior.Z.shape[0]
+    if guide.size != n_inducing:
+        kind = type(guide).__name__
+        raise ValueError(
+            f"`{call}`: the guide has {guide.size} inducing values and Z has "
+            f"{n_inducing} rows. Pass `{kind}.init({n_inducing})`."
+        )
+    return guide
+
+
+def _same_size(guide: AbstractGuide, shape: tuple[int, ...]) -> None:
+    if set(shape) != {guide.size}:
+        raise ValueError(
+            f"`{type(guide).__name__}` must have one mean and one scale for each inducing "
+            f"value. Got a mean of shape {(guide.size,)} and a scale of shape {shape}."
+        )
+
+
+def _standard(n_inducing: int) -> tuple[Array, Array]:
+    n_inducing = as_count("guide.init(n_inducing)", n_inducing)
+    return jnp.zeros(n_inducing), jnp.eye(n_inducing)
+
+
+def _whitened_mean(mean: Array, inducing: Inducing) -> Array:
+    residual = mean.astype(inducing.mean.dtype) - inducing.mean
+    return inducing.factor.whiten(residual[:, None])[:, 0]
+
+
+def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:
+    """`prior` with values for its hyperparameters, checked together with the guide's."""
+    as_guide(call, guide, prior)
+    prior = sample_hyperparameters(prior)
+    Z = require_valid(call, (prior.kernel, guide), prior.Z)
+    return eqx.tree_at(lambda p: p.Z, prior, Z)
+
+
+def _checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
+    """The first of a result and its success, or the sentence of a failed factor."""
+    value, ok = result
+    sentence = positive_definite("SparseGPPrior", prior.jitter, prior.Z)
+    return jax.tree.map(lambda x: require_ok(x, ok, sentence), value)
+
+
+@functools.partial(jax.jit, static_argnames="n_samples")
+def _sample(
+    guide: AbstractGuide, key: PRNGKeyArray, prior: SparseGPPrior, n_samples: int
+) -> tuple[Array, Array]:
+    inducing = prior.inducing()
+    return guide.draw(key, inducing, n_samples), inducing.factor.succeeded()
+
+
+@jax.jit
+def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
+    inducing = prior.inducing()
+    return guide.divergence(inducing), inducing.factor.succeeded()
+
+
+@jax.jit
+def _predict(
+    guide: AbstractGuide, prior: SparseGPPrior, X: Array
+) -> tuple[tuple[Array, Array], Array]:
+    inducing = prior.inducing()
+    return _marginals(guide, prior, inducing, X), inducing.factor.succeeded()
+
+
+def _marginals(
+    guide: AbstractGuide, prior: SparseGPPrior, inducing: Inducing, X: Array
+) -> tuple[Array, Array]:
+    mean, root = guide.whitened(inducing)
+    explained = inducing.factor.whiten(prior.kernel(prior.Z, X))
+    left = prior.kernel.diag(X) - jnp.sum(explained**2, axis=0)
+    var = jnp.maximum(left, 0) + jnp.sum((root.T @ explained) ** 2, axis=0)
+    return mean_at(prior.mean_fn, X) + mean @ explained, var
+
+
+@functools.partial(jax.jit, static_argnames="n_total")
+def _elbo(
+    guide: AbstractGuide,
+    prior: SparseGPPrior,
+    X: Array,
+    y: Array,
+    noise_var: Array,
+    n_total: int,
+) -> Array:
+    inducing, ok = prior.guarded_inducing()
+    ok = ok & valid((prior.kernel, guide)) & jnp.all(noise_var > 0)
+    noise_var = jnp.where(ok, noise_var, 1)
+    mean, var = _marginals(guide, prior, inducing, X)
+    misfit = ((y - mean) ** 2 + var) / noise_var
+    expected = -0.5 * (misfit + jnp.log(2 * jnp.pi * noise_var))
+    value = n_total / X.shape[0] * jnp.sum(expected) - guide.divergence(inducing)
+    return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)

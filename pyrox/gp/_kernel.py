@@ -1,0 +1,274 @@
+"""Kernels: what one answers, and the kernels made of others."""
+
+import abc
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from ._checks import as_count
+from ._features import (
+    AbstractFeatures,
+    column_features,
+    product_features,
+    scale_features,
+    sum_features,
+)
+from ._hyper import hyperparameter
+from ._priors import AbstractWithPriors
+
+
+class AbstractKernel(AbstractWithPriors):
+    """A covariance function k(x, x').
+
+    A kernel answers its Gram matrix, its diagonal and its features. The first two are
+    enough to condition and predict; `features` is there to draw paths. Kernels add,
+    multiply, and multiply with a positive number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, Matern
+        >>> kernel = 2.0 * RBF() + Matern(nu=1.5) * RBF(name="envelope")
+        >>> kernel.diag(jnp.zeros((2, 1)))
+        Array([3., 3.], dtype=float32)
+    """
+
+    # Keeps NumPy scalars from spreading themselves over a kernel: `np.float64(2) * k`.
+    __array_ufunc__ = None
+
+    @abc.abstractmethod
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        """The Gram matrix k(X1, X2)."""
+
+    @abc.abstractmethod
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        """The variances k(x, x)."""
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        """A random map phi, (N, D) -> (N, F), with E[phi(X) phi(X')^T] = k(X, X').
+
+        The one method that a kernel may leave out; this body then answers for it.
+
+        Args:
+            key: a PRNG key.
+            n_features: F, the number of columns.
+            in_size: D.
+        """
+        raise ValueError(
+            f"`{type(self).__name__}` has no features, so its posterior has no paths "
+            "(predict and sample at points work): give it a method "
+            "`features(key, n_features, in_size)`, for example one that returns "
+            "`FourierFeatures(frequencies, masses)`."
+        )
+
+    def __add__(self, other: Any) -> "AbstractKernel":
+        return Sum(self, _as_kernel(other, "+"))
+
+    def __radd__(self, other: Any) -> "AbstractKernel":
+        return Sum(_as_kernel(other, "+"), self)
+
+    def __mul__(self, other: Any) -> "AbstractKernel":
+        if _is_number(other):
+            return Scale(self, other)
+        return Product(self, _as_kernel(other, "*"))
+
+    def __rmul__(self, other: Any) -> "AbstractKernel":
+        return self * other
+
+
+def _is_number(x: Any) -> bool:
+    if isinstance(x, jax.Array | np.ndarray | np.generic):
+        return x.ndim == 0
+    return isinstance(x, int | float)
+
+
+def _as_kernel(other: Any, sign: str) -> "AbstractKernel":
+    if isinstance(other, AbstractKernel):
+        return other
+    numbers = " or a positive number" if sign == "*" else ""
+    raise TypeError(
+        f"`kernel {sign} other` takes a kernel{numbers}. Got {other!r}. "
+        "Multiply to scale a kernel: `2.0 * kernel`."
+    )
+
+
+def as_kernel(call: str, kernel: AbstractKernel) -> AbstractKernel:
+    if not isinstance(kernel, AbstractKernel):
+        raise ValueError(
+            f"`{call}` must be a kernel. Got {kernel!r}. Pass `RBF()`, say, or a "
+            "subclass of `AbstractKernel`."
+        )
+    return kernel
+
+
+class Sum(AbstractKernel):
+    """k1(x, x') + k2(x, x'): the sum of two independent functions.
+
+    Features: half of the columns for each term, side by side; right for any two kernels
+    that have features.
+
+    Example:
+        >>> from pyrox.gp import RBF, Matern, Sum
+        >>> type(RBF() + Matern(nu=0.5)) is Sum
+        True
+    """
+
+    left: AbstractKernel
+    right: AbstractKernel
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        return self.left(X1, X2) + self.right(X1, X2)
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        return self.left.diag(X) + self.right.diag(X)
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        n_features = as_count("Sum.features(n_features)", n_features, 4, even=True)
+        half = n_features // 4 * 2
+        key_left, key_right = jr.split(key)
+        return sum_features(
+            self.left.features(key_left, half, in_size),
+            self.right.features(key_right, n_features - half, in_size),
+        )
+
+
+class Product(AbstractKernel):
+    """k1(x, x') k2(x, x').
+
+    Features, for stationary factors: the spectral measure of a product is the
+    convolution of theirs, so frequencies add and masses multiply.
+
+    Example:
+        >>> from pyrox.gp import RBF, Matern, Product
+        >>> type(RBF() * Matern(nu=0.5)) is Product
+        True
+    """
+
+    left: AbstractKernel
+    right: AbstractKernel
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        return self.left(X1, X2) * self.right(X1, X2)
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        return self.left.diag(X) * self.right.diag(X)
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        key_left, key_right, key_pair = jr.split(key, 3)
+        return product_features(
+            key_pair,
+            self.left.features(key_left, n_features, in_size),
+            self.right.features(key_right, n_features, in_size),
+        )
+
+
+class Scale(AbstractKernel):
+    """factor * k(x, x'), what `2.0 * kernel` makes; `factor` is a variance ratio.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF
+        >>> (2.0 * RBF()).diag(jnp.zeros((1, 1)))
+        Array([2.], dtype=float32)
+    """
+
+    kernel: AbstractKernel
+    factor: Float[Array, ""] = hyperparameter(constraints.positive)
+
+    def __init__(self, kernel: AbstractKernel, factor: ArrayLike, name: str = "Scale"):
+        self.kernel = kernel
+        self.factor = factor
+        self.name = name
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        gram = self.kernel(X1, X2)
+        return self.factor.astype(gram.dtype) * gram
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        return self.factor.astype(X.dtype) * self.kernel.diag(X)
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        phi = self.kernel.features(key, n_features, in_size)
+        return scale_features(phi, self.factor)
+
+
+class ActiveDims(AbstractKernel):
+    """A kernel that sees only some columns of the input.
+
+    Args:
+        kernel: a kernel on those columns; its lengthscale is () or has one entry each.
+        dims: the columns, from 0, without repeats.
+
+    Raises:
+        ValueError: a column that is negative, repeated, or beyond those of the input.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, ActiveDims
+        >>> kernel = ActiveDims(RBF(), (1,))
+        >>> kernel(jnp.array([[0.0, 5.0]]), jnp.array([[9.0, 5.0]]))
+        Array([[1.]], dtype=float32)
+    """
+
+    kernel: AbstractKernel
+    dims: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, kernel: AbstractKernel, dims: Sequence[int], name: str = ""):
+        self.kernel = kernel
+        self.dims = tuple(operator.index(d) for d in dims)
+        self.name = name
+        repeated = len(set(self.dims)) < len(self.dims)
+        if not self.dims or repeated or min(self.dims) < 0:
+            raise ValueError(
+                "`ActiveDims(dims=...)` must be columns from 0, each once. "
+                f"Got {self.dims}. Pass `(0, 2)`, say."
+            )
+
+    def _columns(self, X: Float[Array, "N D"]) -> Float[Array, "N d"]:
+        self._check(X.shape[1])
+        return X[:, self.dims]
+
+    def _check(self, in_size: int) -> None:
+        if max(self.dims) >= in_size:
+            raise ValueError(
+                f"`ActiveDims(dims={self.dims})` must name columns of the input. Got "
+                f"an input of D={in_size}. Columns count from 0."
+            )
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        return self.kernel(self._columns(X1), self._columns(X2))
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        return self.kernel.diag(self._columns(X))
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        self._check(in_size)
+        phi = self.kernel.features(key, n_features, len(self.dims))
+        return column_features(phi, self.dims, in_size)

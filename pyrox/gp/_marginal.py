@@ -1,0 +1,135 @@
+"""Paths over the draws of hyperparameters: the functions with those integrated out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from ._checks import as_count, as_float, as_inputs
+from ._exact import ConditionedGP
+from ._path import PathwiseFunction
+from ._pathwise import PathwiseSampler
+
+
+class PathwiseEnsemble(eqx.Module):
+    """Functions of many posteriors, `n_paths` for each draw of the hyperparameters.
+
+    `paths(X)` is (B, S, N) for B draws; `paths[b]` is the PathwiseFunction of draw b;
+    `len(paths)` is B. Evaluated in batches of draws, in flat memory.
+    """
+
+    paths: PathwiseFunction
+    batch_size: int = eqx.field(static=True)
+
+    def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "B S N"]:
+        """The values of every path of every draw at every row of `X`.
+
+        Cost: B times that of a PathwiseFunction; memory of `batch_size` of them.
+        """
+        X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
+        return _evaluate(self, X)
+
+    def __len__(self) -> int:
+        return self.paths.feature_weights.shape[0]
+
+    def __getitem__(self, index: int) -> PathwiseFunction:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`paths[{index}]`: there are {len(self)} draws, from 0.")
+        return jax.tree.map(lambda leaf: leaf[index], self.paths)
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def paths_over_draws(
+    key: PRNGKeyArray,
+    draws: Mapping[str, Array],
+    condition: Callable[[dict[str, Array]], ConditionedGP],
+    n_paths: int = 8,
+    n_features: int = 1024,
+    batch_size: int = 16,
+) -> PathwiseEnsemble:
+    """Posterior functions with the hyperparameters integrated out.
+
+    For each draw of the hyperparameters `n_paths` functions of the posterior at that
+    draw, each draw with frequencies of its own. All of it is one compiled program.
+
+    Args:
+        key: a PRNG key.
+        draws: what `mcmc.get_samples()` returns: arrays with one leading axis of draws.
+        condition: from one draw, a dict of values, to what `GPPrior.condition` returns.
+        n_paths: S, functions for each draw.
+        n_features: F, feature columns, even.
+        batch_size: how many draws are worked on at once. Memory grows with it, not with
+            the number of draws; what is kept for a draw is S (N + F) numbers.
+
+    Returns:
+        A callable: `paths(X)` is (B, S, N) for B draws.
+
+    Raises:
+        ValueError: no draws, or leading axes that differ; a `condition` that returns
+            something else; and all that `condition` raises.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior, paths_over_draws, substitute
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> prior = GPPrior(RBF(), X)
+        >>> draws = {"RBF.lengthscale": jnp.array([0.5, 0.7, 0.9])}
+        >>> paths = paths_over_draws(
+        ...     jax.random.key(0), draws, lambda d: substitute(prior, d).condition(y, 0.1)
+        ... )
+        >>> paths(jnp.linspace(0, 1, 20)[:, None]).shape
+        (3, 8, 20)
+    """
+    n_paths = as_count("paths_over_draws(n_paths=...)", n_paths)
+    batch_size = as_count("paths_over_draws(batch_size=...)", batch_size)
+    draws = {name: as_float(values) for name, values in draws.items()}
+    n_draws = _count_draws(draws)
+
+    def draw_paths(key_and_draw):
+        key, draw = key_and_draw
+        posterior = _as_posterior(condition(draw))
+        return PathwiseSampler(posterior, n_features).sample_paths(key, n_paths)
+
+    # A fresh function for a fresh program: `condition` closes over the user's data, and
+    # one compiled for another data set must not be found in a cache.
+    program = jax.jit(
+        lambda keys, draws: jax.lax.map(
+            draw_paths, (keys, draws), batch_size=min(batch_size, n_draws)
+        )
+    )
+    paths = program(jr.split(key, n_draws), draws)
+    return PathwiseEnsemble(paths, min(batch_size, n_draws))
+
+
+def _count_draws(draws: Mapping[str, Array]) -> int:
+    shapes = {name: values.shape for name, values in draws.items()}
+    counts = {shape[:1] for shape in shapes.values()}
+    if len(counts) != 1 or counts <= {(), (0,)}:
+        raise ValueError(
+            "`paths_over_draws(draws=...)` must be arrays with one leading axis of draws, "
+            f"at least one. Got {shapes}. Pass `mcmc.get_samples()`."
+        )
+    return counts.pop()[0]
+
+
+def _as_posterior(posterior: Any) -> ConditionedGP:
+    if not isinstance(posterior, ConditionedGP):
+        raise ValueError(
+            "`paths_over_draws(condition=...)` must return what `GPPrior.condition` "
+            f"returns. Got a {type(posterior).__name__}. Pass "
+            "`lambda draw: substitute(prior, draw).condition(y, noise_var)`, say."
+        )
+    return posterior
+
+
+@jax.jit
+def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
+    return jax.lax.map(
+        lambda paths: paths(X), ensemble.paths, batch_size=ensemble.batch_size
+    )

@@ -1,0 +1,193 @@
+"""Gaussian processes inside NumPyro models: factors and latent functions."""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from ._exact import GPPrior
+from ._guide import AbstractGuide, as_guide
+from ._hyper import hyperparameter_fields, map_modules, replace, site, valid
+from ._mean import mean_at
+from ._priors import sample_hyperparameters
+from ._solve import guarded_factor
+from ._sparse import SparseGPPrior
+
+Tree = TypeVar("Tree")
+
+
+class _Whole(dist.Unit):
+    """A log-density that counts once: a plate may not repeat it."""
+
+    def expand(self, batch_shape):
+        raise ValueError(
+            "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
+            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would count "
+            "it once for every element. Move it out of the plate; for several outputs "
+            "loop over them, each factor with a name of its own."
+        )
+
+
+def _factor(name: str, log_density: Float[Array, ""]) -> None:
+    numpyro.sample(name, _Whole(log_density), obs=jnp.zeros((0,)))
+
+
+def gp_factor(
+    name: str,
+    prior: GPPrior,
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+) -> GPPrior:
+    """Adds log p(y | X) with the function integrated out to a NumPyro model.
+
+    Priors set on the kernel become sample sites; a hyperparameter without one is a
+    constant. To train one by SVI pass `RBF(init_lengthscale=numpyro.param(...))`.
+
+    Args:
+        name: the name of the factor's site.
+        prior: the process at the inputs of the data.
+        y: observed values.
+        noise_var: variance of the noise, () or (N,); a number or a sampled value.
+
+    Returns:
+        `prior` with values for its hyperparameters, ready for `condition`.
+
+    Raises:
+        ValueError: shapes that do not fit; a plate around it. Values that make the
+            density impossible to compute give `-inf`, so that a sampler walks on.
+
+    Cost: that of `GPPrior.log_marginal_likelihood`, at each evaluation of the model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro.distributions as dist
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, GPPrior, gp_factor
+        >>> def model(X, y):
+        ...     kernel = RBF().with_priors(lengthscale=dist.LogNormal(0.0, 1.0))
+        ...     gp_factor("obs", GPPrior(kernel, X), y, noise_var=0.1)
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> with handlers.seed(rng_seed=0):
+        ...     sites = handlers.trace(model).get_trace(X, y)
+        >>> list(sites)
+        ['RBF.lengthscale', 'obs']
+    """
+    prior = sample_hyperparameters(prior)
+    _factor(name, prior.log_marginal_likelihood(y, noise_var))
+    return prior
+
+
+def gp_sample(
+    name: str, prior: GPPrior, whitened: bool = True
+) -> Float[Array, "... N"]:
+    """Samples the latent values f(X) of a NumPyro model, for any likelihood.
+
+    Whitened, the site is `f"{name}_whitened"`, standard normal, and f = mean + L z is a
+    deterministic site `name`: what NUTS and SVI prefer. Otherwise the site `name` is
+    multivariate normal. Within plates one function is drawn for each element.
+
+    Args:
+        name: the name of the latent function.
+        prior: the process at the inputs of the data.
+        whitened: how it is parametrised.
+
+    Returns:
+        f(X), of shape (N,), plates in front.
+
+    Cost: O(N^3) at each evaluation of the model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, GPPrior, gp_sample
+        >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0], [2.0]]))
+        >>> with handlers.seed(rng_seed=0):
+        ...     gp_sample("f", prior).shape
+        (3,)
+    """
+    prior = sample_hyperparameters(prior)
+    mean, lower, ok = _latent(prior)
+    numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
+    if not whitened:
+        return numpyro.sample(name, dist.MultivariateNormal(mean, scale_tril=lower))
+    standard = dist.Normal(jnp.zeros_like(mean), 1).to_event(1)
+    z = numpyro.sample(f"{name}_whitened", standard)
+    return numpyro.deterministic(name, mean + jnp.einsum("ij,...j->...i", lower, z))
+
+
+@jax.jit
+def _latent(prior: GPPrior) -> tuple[Array, Array, Array]:
+    K = prior.kernel(prior.X, prior.X)
+    root, ok = guarded_factor(K, jnp.asarray(prior.jitter, K.dtype))
+    return mean_at(prior.mean_fn, prior.X), root.lower, ok & valid(prior.kernel)
+
+
+def svgp_factor(
+    name: str,
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    X: Real[ArrayLike, "N D"],
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    n_total: int | None = None,
+) -> tuple[SparseGPPrior, AbstractGuide]:
+    """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
+
+    The guide's parameters become NumPyro params (`"FullRankGuide.mean"`), so SVI trains
+    q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
+    the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
+
+    The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
+    site_names(guide)})`.
+
+    Args:
+        name: the name of the factor's site.
+        prior: the process and its inducing inputs.
+        guide: q(u); its values start the training.
+        X: inputs of all data or of a minibatch.
+        y: their values.
+        noise_var: variance of the noise, () or (N,).
+        n_total: the number of data that a minibatch stands for.
+
+    Returns:
+        `prior` and `guide` with the values of this evaluation of the model.
+
+    Raises:
+        ValueError: shapes that do not fit; a guide of another size than Z; a plate
+            around it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide, svgp_factor
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> def model():
+        ...     prior = SparseGPPrior(RBF(), Z=X)
+        ...     svgp_factor("obs", prior, WhitenedGuide.init(2), X, y, 0.1)
+        >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
+        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
+    """
+    as_guide("svgp_factor(guide=...)", guide, prior)
+    prior, guide = sample_hyperparameters(prior), _as_params(guide)
+    _factor(name, guide.elbo(prior, X, y, noise_var, n_total))
+    return prior, guide
+
+
+def _as_params(guide: Tree) -> Tree:
+    """`guide` with each of its parameters a NumPyro param."""
+
+    def register(module):
+        values = {
+            f.name: numpyro.param(
+                site(module, f.name),
+                getattr(module, f.name),
+                constraint=f.metadata["constraint"],
+            )
+            for f in hyperparameter_fields(module)
+        }
+        return replace(module, values)
+
+    return map_modules(register, guide)

@@ -1,0 +1,229 @@
+"""Matheron's rule: samplers that turn a Gaussian process into callable draws."""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from ._checks import as_count, require_ok
+from ._exact import ConditionedGP, GPPrior
+from ._features import move_origin
+from ._guide import AbstractGuide, as_guide
+from ._hyper import require_valid
+from ._mean import mean_at
+from ._path import PathwiseFunction
+from ._priors import sample_hyperparameters
+from ._solve import positive_definite
+from ._sparse import SparseGPPrior
+
+
+class PathwiseSampler(eqx.Module):
+    """Draws functions from an exact posterior, or from a prior without data.
+
+        f|y (.) = mean(.) + phi(.) w + k(., X) A^-1 (y - mean(X) - phi(X) w - e)
+
+    with A = K + (jitter + noise) I, w ~ N(0, I), e ~ N(0, jitter + noise): a draw from
+    the prior in random features, corrected at the data (Wilson et al. 2020, arXiv
+    2002.09309, eq. 10). The mean over paths is exact; their covariance differs from the
+    posterior's by the features' error, which falls as the root of `n_features`.
+
+    All paths of one call share one set of frequencies, which makes many paths cheap:
+    averages over them tend to the approximate kernel, not to the exact one, however many
+    there are. Independent sets are a `jax.vmap` over keys away.
+
+    Args:
+        posterior: what `GPPrior.condition` returned, or a `GPPrior` for prior draws.
+        n_features: F, the number of feature columns, even: F/2 frequencies, each with
+            its sine and its cosine.
+
+    Raises:
+        ValueError: an odd or too small `n_features`; a kernel without features.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+        >>> X = jnp.array([[0.0], [1.0]])
+        >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+        >>> paths = PathwiseSampler(posterior, 256).sample_paths(jax.random.key(0), 8)
+        >>> paths(jnp.linspace(0, 1, 50)[:, None]).shape
+        (8, 50)
+    """
+
+    posterior: ConditionedGP | GPPrior
+    n_features: int = eqx.field(static=True)
+
+    def __init__(self, posterior: ConditionedGP | GPPrior, n_features: int = 1024):
+        if not isinstance(posterior, ConditionedGP | GPPrior):
+            raise ValueError(
+                "`PathwiseSampler(posterior)` must be what `GPPrior.condition` "
+                f"returned, or a GPPrior. Got a {type(posterior).__name__}. For a "
+                "sparse prior use `DecoupledPathwiseSampler(prior, guide)`."
+            )
+        self.posterior = posterior
+        self.n_features = _as_features("PathwiseSampler", n_features)
+
+    def sample_paths(self, key: PRNGKeyArray, n_paths: int = 1) -> PathwiseFunction:
+        """`n_paths` functions.
+
+        Cost: O(S (N^2 + F N)) operations, after the factor of `condition`.
+        """
+        n_paths = as_count("sample_paths(n_paths=...)", n_paths)
+        # A prior's hyperparameters are resolved here; those of a posterior already were.
+        posterior = sample_hyperparameters(self.posterior)
+        if isinstance(posterior, GPPrior):
+            X = require_valid("PathwiseSampler", posterior.kernel, posterior.X)
+            posterior = eqx.tree_at(lambda p: p.X, posterior, X)
+            return _draw_prior(key, posterior, self.n_features, n_paths)
+        return _draw_exact(key, posterior, self.n_features, n_paths)
+
+    def __call__(
+        self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
+    ) -> Float[Array, "S N"]:
+        """The values at `X` of `n_paths` new functions."""
+        return self.sample_paths(key, n_paths)(X)
+
+
+class DecoupledPathwiseSampler(eqx.Module):
+    """Draws functions from a sparse posterior, given by a guide q(u) at inducing inputs.
+
+        f|u (.) = mean(.) + phi(.) w + k(., Z) A^-1 (u - mean(Z) - phi(Z) w - e)
+
+    with A = K_ZZ + jitter I, u ~ q(u), e ~ N(0, jitter): the same rule as in
+    `PathwiseSampler`, anchored at Z (Wilson et al. 2020, eq. 13).
+
+    Args:
+        prior: the process and its inducing inputs Z.
+        guide: q(u), trained or set by hand.
+        n_features: F, the number of feature columns, even.
+
+    Raises:
+        ValueError: a guide of another size than Z; an odd or too small `n_features`; a
+            kernel without features.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import (
+        ...     RBF, DecoupledPathwiseSampler, FullRankGuide, SparseGPPrior
+        ... )
+        >>> prior = SparseGPPrior(RBF(), Z=jnp.linspace(0, 1, 4)[:, None])
+        >>> sampler = DecoupledPathwiseSampler(prior, FullRankGuide.init(4), 256)
+        >>> sampler.sample_paths(jax.random.key(0), 8)(jnp.zeros((3, 1))).shape
+        (8, 3)
+    """
+
+    prior: SparseGPPrior
+    guide: AbstractGuide
+    n_features: int = eqx.field(static=True)
+
+    def __init__(
+        self, prior: SparseGPPrior, guide: AbstractGuide, n_features: int = 1024
+    ):
+        if not isinstance(prior, SparseGPPrior):
+            raise ValueError(
+                "`DecoupledPathwiseSampler(prior)` must be a SparseGPPrior. Got a "
+                f"{type(prior).__name__}. For an exact posterior use "
+                "`PathwiseSampler(posterior)`."
+            )
+        as_guide("DecoupledPathwiseSampler(guide)", guide, prior)
+        self.prior = prior
+        self.guide = guide
+        self.n_features = _as_features("DecoupledPathwiseSampler", n_features)
+
+    def sample_paths(self, key: PRNGKeyArray, n_paths: int = 1) -> PathwiseFunction:
+        """`n_paths` functions.
+
+        Cost: O(M^3 + S (M^2 + F M)) operations for M inducing inputs.
+        """
+        n_paths = as_count("sample_paths(n_paths=...)", n_paths)
+        prior = sample_hyperparameters(self.prior)
+        Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), prior.Z)
+        prior = eqx.tree_at(lambda p: p.Z, prior, Z)
+        paths, ok = _draw_sparse(key, prior, self.guide, self.n_features, n_paths)
+        sentence = positive_definite("DecoupledPathwiseSampler", prior.jitter, Z)
+        weights = require_ok(paths.update_weights, ok, sentence)
+        return eqx.tree_at(lambda p: p.update_weights, paths, weights)
+
+    def __call__(
+        self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
+    ) -> Float[Array, "S N"]:
+        """The values at `X` of `n_paths` new functions."""
+        return self.sample_paths(key, n_paths)(X)
+
+
+def _as_features(call: str, n_features: int) -> int:
+    return as_count(f"{call}(n_features=...)", n_features, 2, even=True)
+
+
+def matheron(
+    key: PRNGKeyArray,
+    prior: GPPrior | SparseGPPrior,
+    anchors: Float[Array, "M D"],
+    values: Float[Array, "S M"],
+    noise_var: Float[Array, "..."],
+    solve: Callable[[Array], Array],
+    n_features: int,
+) -> PathwiseFunction:
+    """S functions of `prior` that take the noisy `values` at the `anchors`.
+
+    `solve` applies the inverse of K + noise_var I. The residual draw carries the whole
+    of that diagonal, jitter included, so the paths have the covariance that the
+    conditioned process reports.
+    """
+    key_features, key_weights, key_noise = jr.split(key, 3)
+    dtype, (n_paths, n_anchors) = anchors.dtype, values.shape
+    phi = prior.kernel.features(key_features, n_features, anchors.shape[1])
+    phi = move_origin(phi, jnp.mean(anchors, axis=0))
+    phi_anchors = phi(anchors)
+    weights = jr.normal(key_weights, (n_paths, phi_anchors.shape[1]), dtype)
+    scale = jnp.broadcast_to(jnp.sqrt(noise_var), (n_anchors,)).astype(dtype)
+    noise = scale[None, :] * jr.normal(key_noise, values.shape, dtype)
+    drawn = mean_at(prior.mean_fn, anchors)[None, :] + weights @ phi_anchors.T
+    update = solve((values - drawn - noise).T).T
+    return PathwiseFunction(phi, weights, anchors, update, prior.kernel, prior.mean_fn)
+
+
+_static = functools.partial(jax.jit, static_argnames=("n_features", "n_paths"))
+
+
+@_static
+def _draw_exact(
+    key: PRNGKeyArray, posterior: ConditionedGP, n_features: int, n_paths: int
+) -> PathwiseFunction:
+    values = jnp.broadcast_to(posterior.y[None, :], (n_paths, posterior.y.shape[0]))
+    noise_var = posterior.prior.jitter + posterior.noise_var
+    solve = posterior.factor.solve
+    return matheron(
+        key, posterior.prior, posterior.X, values, noise_var, solve, n_features
+    )
+
+
+@_static
+def _draw_prior(
+    key: PRNGKeyArray, prior: GPPrior, n_features: int, n_paths: int
+) -> PathwiseFunction:
+    # No data, no update: zero weights. They stay anchored at the inputs, so that the
+    # path has the shape of a conditioned one.
+    values = jnp.zeros((n_paths, prior.X.shape[0]), prior.X.dtype)
+    noise_var = jnp.zeros((), prior.X.dtype)
+    return matheron(key, prior, prior.X, values, noise_var, jnp.zeros_like, n_features)
+
+
+@_static
+def _draw_sparse(
+    key: PRNGKeyArray,
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    n_features: int,
+    n_paths: int,
+) -> tuple[PathwiseFunction, Array]:
+    key_values, key_path = jr.split(key)
+    inducing = prior.inducing()
+    values = guide.draw(key_values, inducing, n_paths)
+    noise_var = jnp.asarray(prior.jitter, prior.Z.dtype)
+    solve = inducing.factor.solve
+    paths = matheron(key_path, prior, prior.Z, values, noise_var, solve, n_features)
+    return paths, inducing.factor.succeeded()

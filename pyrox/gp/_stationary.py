@@ -1,0 +1,278 @@
+"""Stationary kernels: each Gram function side by side with its spectral measure."""
+
+import abc
+import functools
+import operator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from ._checks import as_count, as_float, common_dtype
+from ._features import AbstractFeatures, FourierFeatures
+from ._hyper import hyperparameter, site
+from ._kernel import AbstractKernel
+
+
+class AbstractStationary(AbstractKernel):
+    """k(x, x') = variance * g(|(x - x') / lengthscale|^2).
+
+    A subclass states g and its spectral measure; the rest is here once.
+    """
+
+    variance: eqx.AbstractVar[Float[Array, ""]]
+    lengthscale: eqx.AbstractVar[Float[Array, "..."]]
+
+    @abc.abstractmethod
+    def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
+        """g, with g(0) = 1, of squared scaled distances."""
+
+    @abc.abstractmethod
+    def unit_frequencies(
+        self, key: PRNGKeyArray, shape: tuple[int, int]
+    ) -> Float[Array, "m D"]:
+        """Draws from the spectral measure at lengthscale 1: one row a frequency."""
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        X1, X2 = as_float(X1), as_float(X2)
+        if X1.ndim != 2 or X2.ndim != 2 or X1.shape[1] != X2.shape[1]:
+            raise ValueError(
+                f"`{type(self).__name__}(X1, X2)` must be given shapes (N, D) and "
+                f"(M, D). Got {X1.shape} and {X2.shape}. "
+                "For one input dimension pass `X[:, None]`."
+            )
+        dtype = common_dtype(X1, X2)
+        scale = self._inverse_lengthscale(X1.shape[1]).astype(dtype)
+        r2 = squared_distances(X1.astype(dtype), X2.astype(dtype), scale)
+        return self.variance.astype(dtype) * self.correlation(r2)
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        X = as_float(X)
+        return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
+
+    def features(
+        self, key: PRNGKeyArray, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        call = f"{type(self).__name__}.features(n_features)"
+        m = as_count(call, n_features, 2, even=True) // 2
+        frequencies = self.unit_frequencies(key, (m, in_size))
+        return FourierFeatures(
+            frequencies * self._inverse_lengthscale(in_size)[None, :],
+            jnp.broadcast_to(self.variance / m, (m,)),
+        )
+
+    def _inverse_lengthscale(self, in_size: int) -> Float[Array, " D"]:
+        if self.lengthscale.shape not in ((), (in_size,)):
+            raise ValueError(
+                f"`{site(self, 'lengthscale')}` has shape {self.lengthscale.shape} and "
+                f"the inputs have D={in_size}. Pass one lengthscale, or one a column."
+            )
+        return jnp.broadcast_to(1 / self.lengthscale, (in_size,))
+
+
+class RBF(AbstractStationary):
+    """The squared exponential kernel: variance * exp(-r^2 / 2), r = |x - x'| / l.
+
+    Rasmussen & Williams 2006, eq. 4.9. Its spectral measure is normal.
+
+    Args:
+        init_variance: k(x, x), in squared units of the function.
+        init_lengthscale: in input units, () or one for each input, (D,).
+        name: the prefix of its NumPyro sites.
+
+    Raises:
+        ValueError: a value that is not positive and finite, or another shape.
+
+    Cost: O(N M D) time, O(N M) memory for a Gram matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF
+        >>> X = jnp.array([[0.0], [1.0]])
+        >>> RBF(init_variance=2.0)(X, X).round(3)
+        Array([[2.   , 1.213],
+               [1.213, 2.   ]], dtype=float32)
+    """
+
+    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        constraints.positive, ndims=(0, 1)
+    )
+
+    def __init__(
+        self,
+        init_variance: ArrayLike = 1.0,
+        init_lengthscale: ArrayLike = 1.0,
+        name: str = "RBF",
+    ):
+        self.variance = init_variance
+        self.lengthscale = init_lengthscale
+        self.name = name
+
+    def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.exp(-r2 / 2)
+
+    def unit_frequencies(
+        self, key: PRNGKeyArray, shape: tuple[int, int]
+    ) -> Float[Array, "m D"]:
+        return jr.normal(key, shape, self.lengthscale.dtype)
+
+
+class Matern(AbstractStationary):
+    """The Matern kernel of smoothness nu = 1/2, 3/2 or 5/2, with z = sqrt(2 nu) r:
+
+        nu = 1/2: variance * exp(-z)
+        nu = 3/2: variance * (1 + z) exp(-z)
+        nu = 5/2: variance * (1 + z + z^2 / 3) exp(-z)
+
+    Rasmussen & Williams 2006, eq. 4.14. Its spectral measure is a multivariate
+    Student-t with 2 nu degrees of freedom: a normal vector over the root of one
+    Gamma(nu, rate nu) draw, shared by the coordinates of that vector. (Independent
+    Student-t coordinates give a product of one-dimensional kernels instead.)
+
+    First input derivatives exist for nu >= 3/2, also where two points coincide, and are
+    given as zero there for nu = 1/2, whose paths have none.
+
+    Args:
+        nu: 0.5, 1.5 or 2.5.
+        init_variance: k(x, x), in squared units of the function.
+        init_lengthscale: in input units, () or one for each input, (D,).
+        name: the prefix of its NumPyro sites.
+
+    Raises:
+        ValueError: another nu; a value that is not positive and finite; another shape.
+
+    Cost: O(N M D) time, O(N M) memory for a Gram matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import Matern
+        >>> Matern(nu=0.5)(jnp.array([[0.0]]), jnp.array([[1.0]])).round(3)
+        Array([[0.368]], dtype=float32)
+    """
+
+    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        constraints.positive, ndims=(0, 1)
+    )
+    nu: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        nu: float = 2.5,
+        init_variance: ArrayLike = 1.0,
+        init_lengthscale: ArrayLike = 1.0,
+        name: str = "Matern",
+    ):
+        if nu not in _MATERN:
+            raise ValueError(
+                f"`Matern(nu=...)` must be one of {', '.join(map(str, _MATERN))}. "
+                f"Got {nu}. For smoother functions use `RBF`."
+            )
+        self.variance = init_variance
+        self.lengthscale = init_lengthscale
+        self.nu = float(nu)
+        self.name = name
+
+    def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
+        return _MATERN[self.nu](2 * self.nu * r2)
+
+    def unit_frequencies(
+        self, key: PRNGKeyArray, shape: tuple[int, int]
+    ) -> Float[Array, "m D"]:
+        key_normal, key_mix = jr.split(key)
+        dtype = self.lengthscale.dtype
+        # Gamma(nu, rate nu) is the mean of 2 nu squared normals: no rejection loop,
+        # which compiles and runs far slower, above all under vmap.
+        squares = jr.normal(key_mix, (shape[0], round(2 * self.nu)), dtype) ** 2
+        mixing = jnp.mean(squares, axis=1, keepdims=True)
+        return jr.normal(key_normal, shape, dtype) * jax.lax.rsqrt(mixing)
+
+
+@jax.custom_jvp
+def squared_distances(
+    X1: Float[Array, "N D"], X2: Float[Array, "M D"], scale: Float[Array, " D"]
+) -> Float[Array, "N M"]:
+    """Squared distances between rows, each column's difference times its `scale`.
+
+    Differences are taken before anything else, so years near 2020 in float32 lose
+    nothing. |x|^2 + |x'|^2 - 2 x.x' would be one matrix product, but it loses half of
+    the digits of small distances, which a Matern kernel's root then shows.
+    """
+    if X1.shape[1] > _UNROLLED:
+        gaps = (X1[:, None, :] - X2[None, :, :]) * scale[None, None, :]
+        return jnp.sum(gaps**2, axis=-1)
+    # One term a column, which XLA fuses into one vectorised pass without (N, M, D).
+    columns = range(X1.shape[1])
+    terms = [((X1[:, d, None] - X2[None, :, d]) * scale[d]) ** 2 for d in columns]
+    return functools.reduce(operator.add, terms)
+
+
+# Above this many columns the unrolled sum takes longer to compile than it saves.
+_UNROLLED = 32
+
+
+@squared_distances.defjvp
+def _squared_distances_jvp(primals, tangents):
+    # d |a - b|^2 = 2 (a - b).(da - db) for the scaled a and b, as matrix products:
+    # several times faster than differentiating the sum, which makes a pass over (N, M)
+    # for each column. Measured from a row of X1, they round like the differences do.
+    (X1, X2, scale), (dX1, dX2, dscale) = primals, tangents
+    origin = jax.lax.stop_gradient(X1[:1])
+    A, B = (X1 - origin), (X2 - origin)
+    dA = dX1 * scale[None, :] + A * dscale[None, :]
+    dB = dX2 * scale[None, :] + B * dscale[None, :]
+    A, B = A * scale[None, :], B * scale[None, :]
+    own = jnp.sum(A * dA, axis=1)[:, None] + jnp.sum(B * dB, axis=1)[None, :]
+    return squared_distances(X1, X2, scale), 2 * (own - A @ dB.T - dA @ B.T)
+
+
+# Matern functions of t = 2 nu r^2. Written in the squared distance, each one's
+# derivative is a smoother one's neighbour, so no root is differentiated at zero:
+# all derivatives that exist are right where two points coincide.
+
+
+@jax.custom_jvp
+def _matern12(t: Array) -> Array:
+    return jnp.exp(-jnp.sqrt(t))
+
+
+@jax.custom_jvp
+def _matern32(t: Array) -> Array:
+    z = jnp.sqrt(t)
+    return (1 + z) * jnp.exp(-z)
+
+
+@jax.custom_jvp
+def _matern52(t: Array) -> Array:
+    z = jnp.sqrt(t)
+    return (1 + z + t / 3) * jnp.exp(-z)
+
+
+@_matern12.defjvp
+def _matern12_jvp(primals, tangents):
+    # Infinite at zero, where the kernel has a kink: zero is the middle of its slopes.
+    (t,), (dt,) = primals, tangents
+    away = jnp.where(t > 0, t, 1)
+    slope = -_matern12(away) / (2 * jnp.sqrt(away))
+    return _matern12(t), jnp.where(t > 0, slope, 0) * dt
+
+
+@_matern32.defjvp
+def _matern32_jvp(primals, tangents):
+    (t,), (dt,) = primals, tangents
+    return _matern32(t), -_matern12(t) / 2 * dt
+
+
+@_matern52.defjvp
+def _matern52_jvp(primals, tangents):
+    (t,), (dt,) = primals, tangents
+    return _matern52(t), -_matern32(t) / 6 * dt
+
+
+_MATERN = {0.5: _matern12, 1.5: _matern32, 2.5: _matern52}
