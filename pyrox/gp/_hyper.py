@@ -114,7 +114,7 @@ def check_value(name: str, value: Array, field: dataclasses.Field) -> None:
 
 
 def valid(tree: Any) -> Array:
-    """Whether every hyperparameter in `tree` lies in its domain, as a traced boolean."""
+    """Whether every hyperparameter in `tree` lies in its domain, as an array."""
     answers = [
         _lies_in(field.metadata["constraint"], getattr(module, field.name))
         for module in modules(tree)

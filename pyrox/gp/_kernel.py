@@ -7,13 +7,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from ._checks import as_count
+from ._checks import as_count, as_float
 from ._features import (
     AbstractFeatures,
     column_features,
@@ -31,6 +30,9 @@ class AbstractKernel(AbstractWithPriors):
     A kernel answers its Gram matrix, its diagonal and its features. The first two are
     enough to condition and predict; `features` is there to draw paths. Kernels add,
     multiply, and multiply with a positive number.
+
+    A subclass declares its hyperparameters with `hyperparameter(constraint)`. If it has
+    an `__init__` of its own, that sets `self.name` and `self.priors = ()` too.
 
     Example:
         >>> import jax.numpy as jnp
@@ -196,8 +198,9 @@ class Scale(AbstractKernel):
 
     def __init__(self, kernel: AbstractKernel, factor: ArrayLike, name: str = "Scale"):
         self.kernel = kernel
-        self.factor = factor
+        self.factor = as_float(factor)
         self.name = name
+        self.priors = ()
 
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
@@ -240,6 +243,7 @@ class ActiveDims(AbstractKernel):
         self.kernel = kernel
         self.dims = tuple(operator.index(d) for d in dims)
         self.name = name
+        self.priors = ()
         repeated = len(set(self.dims)) < len(self.dims)
         if not self.dims or repeated or min(self.dims) < 0:
             raise ValueError(

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
@@ -80,9 +79,9 @@ def paths_over_draws(
         >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
         >>> prior = GPPrior(RBF(), X)
         >>> draws = {"RBF.lengthscale": jnp.array([0.5, 0.7, 0.9])}
-        >>> paths = paths_over_draws(
-        ...     jax.random.key(0), draws, lambda d: substitute(prior, d).condition(y, 0.1)
-        ... )
+        >>> def condition(draw):
+        ...     return substitute(prior, draw).condition(y, noise_var=0.1)
+        >>> paths = paths_over_draws(jax.random.key(0), draws, condition)
         >>> paths(jnp.linspace(0, 1, 20)[:, None]).shape
         (3, 8, 20)
     """
@@ -112,8 +111,8 @@ def _count_draws(draws: Mapping[str, Array]) -> int:
     counts = {shape[:1] for shape in shapes.values()}
     if len(counts) != 1 or counts <= {(), (0,)}:
         raise ValueError(
-            "`paths_over_draws(draws=...)` must be arrays with one leading axis of draws, "
-            f"at least one. Got {shapes}. Pass `mcmc.get_samples()`."
+            "`paths_over_draws(draws=...)` must be arrays with one leading axis "
+            f"of draws, at least one. Got {shapes}. Pass `mcmc.get_samples()`."
         )
     return counts.pop()[0]
 

@@ -18,7 +18,7 @@ class ZeroMean(eqx.Module):
 
 
 class WrappedMean(eqx.Module):
-    """A callable with its arrays as leaves and all else, such as a plain function, static.
+    """A callable with its arrays as leaves, and all else (a plain function) static.
 
     So a prior with any mean function may be passed into `jit`.
     """

@@ -25,14 +25,16 @@ class _Whole(dist.Unit):
     def expand(self, batch_shape):
         raise ValueError(
             "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
-            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would count "
-            "it once for every element. Move it out of the plate; for several outputs "
-            "loop over them, each factor with a name of its own."
+            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would "
+            "count it once for every element. Move it out of the plate; for several "
+            "outputs loop over them, each factor with a name of its own."
         )
 
 
 def _factor(name: str, log_density: Float[Array, ""]) -> None:
-    numpyro.sample(name, _Whole(log_density), obs=jnp.zeros((0,)))
+    # As `numpyro.factor` does it, but for the plate.
+    unit, infer = _Whole(log_density), {"is_auxiliary": True}
+    numpyro.sample(name, unit, obs=unit.sample(None), infer=infer)
 
 
 def gp_factor(
@@ -112,10 +114,12 @@ def gp_sample(
     mean, lower, ok = _latent(prior)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
-        return numpyro.sample(name, dist.MultivariateNormal(mean, scale_tril=lower))
+        joint = dist.MultivariateNormal(mean, scale_tril=lower)
+        return jnp.asarray(numpyro.sample(name, joint))
     standard = dist.Normal(jnp.zeros_like(mean), 1).to_event(1)
-    z = numpyro.sample(f"{name}_whitened", standard)
-    return numpyro.deterministic(name, mean + jnp.einsum("ij,...j->...i", lower, z))
+    z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
+    f = mean + jnp.einsum("ij,...j->...i", lower, z)
+    return jnp.asarray(numpyro.deterministic(name, f))
 
 
 @jax.jit
@@ -179,15 +183,13 @@ def svgp_factor(
 def _as_params(guide: Tree) -> Tree:
     """`guide` with each of its parameters a NumPyro param."""
 
+    def param(module, field):
+        name, value = site(module, field.name), getattr(module, field.name)
+        constraint = field.metadata["constraint"]
+        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
+
     def register(module):
-        values = {
-            f.name: numpyro.param(
-                site(module, f.name),
-                getattr(module, f.name),
-                constraint=f.metadata["constraint"],
-            )
-            for f in hyperparameter_fields(module)
-        }
-        return replace(module, values)
+        fields = hyperparameter_fields(module)
+        return replace(module, {f.name: param(module, f) for f in fields})
 
     return map_modules(register, guide)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from ._checks import as_inputs, common_dtype
@@ -19,10 +18,10 @@ class PathwiseFunction(eqx.Module):
         f_s(x) = mean(x) + phi(x) w_s + k(x, anchors) v_s
 
     A prior draw phi w plus the update that data make (Wilson et al. 2020, eq. 10;
-    2021, arXiv 2011.04026). It is a pytree of arrays: it is returned from `jit`, stacked
-    by `vmap` (over draws of hyperparameters, say) and passed as an argument without a new
-    trace. `paths(X)` is `(S, N)`; `paths[i]` and `paths[2:5]` choose draws and keep
-    the leading axis, so `paths[i](X)` is `(1, N)`; `len(paths)` is S.
+    2021, arXiv 2011.04026). It is a pytree of arrays: it is returned from `jit`,
+    stacked by `vmap` (over draws of hyperparameters, say) and passed as an argument
+    without a new trace. `paths(X)` is `(S, N)`; `paths[i]` and `paths[2:5]` choose
+    draws and keep the leading axis, so `paths[i](X)` is `(1, N)`; `len(paths)` is S.
 
     It compares and hashes by identity, so that `jax.jit(paths)` works.
 

@@ -32,8 +32,8 @@ class PathwiseSampler(eqx.Module):
     posterior's by the features' error, which falls as the root of `n_features`.
 
     All paths of one call share one set of frequencies, which makes many paths cheap:
-    averages over them tend to the approximate kernel, not to the exact one, however many
-    there are. Independent sets are a `jax.vmap` over keys away.
+    averages over them tend to the approximate kernel, not to the exact one, however
+    many there are. Independent sets are a `jax.vmap` over keys away.
 
     Args:
         posterior: what `GPPrior.condition` returned, or a `GPPrior` for prior draws.
@@ -72,7 +72,7 @@ class PathwiseSampler(eqx.Module):
         Cost: O(S (N^2 + F N)) operations, after the factor of `condition`.
         """
         n_paths = as_count("sample_paths(n_paths=...)", n_paths)
-        # A prior's hyperparameters are resolved here; those of a posterior already were.
+        # Resolves those of a prior; a posterior's hyperparameters already are.
         posterior = sample_hyperparameters(self.posterior)
         if isinstance(posterior, GPPrior):
             X = require_valid("PathwiseSampler", posterior.kernel, posterior.X)
@@ -88,7 +88,7 @@ class PathwiseSampler(eqx.Module):
 
 
 class DecoupledPathwiseSampler(eqx.Module):
-    """Draws functions from a sparse posterior, given by a guide q(u) at inducing inputs.
+    """Draws functions from a sparse posterior: a guide q(u) at inducing inputs.
 
         f|u (.) = mean(.) + phi(.) w + k(., Z) A^-1 (u - mean(Z) - phi(Z) w - e)
 

@@ -1,7 +1,8 @@
 """Priors on hyperparameters, and the one edge where they become values.
 
-A prior is a static statement on a frozen module: the leaves of a kernel stay exactly its
-hyperparameters, so an optimiser cannot move the prior, and a jit cache sees a new one.
+A prior is a static statement on a frozen module: the leaves of a kernel stay exactly
+its hyperparameters, so an optimiser cannot move the prior, and a jit cache sees a new
+one.
 """
 
 from collections.abc import Mapping
@@ -141,14 +142,16 @@ def _checked(module: AbstractWithPriors, field: str, prior: Distribution) -> Pri
     if not _within(prior, constraint):
         raise ValueError(
             f"`{call}`: the prior {type(prior).__name__} has support "
-            f"{describe(_base(prior.support))}, and the hyperparameter must be "
+            f"{describe(_support(prior))}, and the hyperparameter must be "
             f"{describe(constraint)}. Pass LogNormal, Gamma or HalfNormal, say."
         )
     _shaped(call, prior, getattr(module, field).shape)
     return PriorSpec(prior)
 
 
-def _base(support: constraints.Constraint) -> constraints.Constraint:
+def _support(prior: Distribution) -> constraints.Constraint:
+    """Where one entry of a draw lies."""
+    support = prior.support or constraints.real
     return getattr(support, "base_constraint", support)
 
 
@@ -160,8 +163,8 @@ def _bounds(constraint: constraints.Constraint) -> tuple[Any, Any]:
 
 def _within(prior: Distribution, constraint: constraints.Constraint) -> bool:
     """Whether the support of `prior` lies in an interval `constraint`."""
-    support = _base(prior.support)
-    if prior.support.is_discrete:
+    support = _support(prior)
+    if support.is_discrete:
         return False
     bounds = (prior.v, prior.v) if isinstance(prior, Delta) else _bounds(support)
     if any(is_traced(b) for b in bounds):
@@ -279,8 +282,8 @@ def substitute(tree: Tree, values: Mapping[str, ArrayLike]) -> Tree:
             Draws of a chain are passed one at a time, or under `jax.vmap`.
 
     Raises:
-        ValueError: a name that the tree does not have (pick the others out with
-            `site_names`), two modules of one name, a shape or a value that does not fit.
+        ValueError: a name that the tree does not have (`site_names` picks those it
+            has), two modules of one name, a shape or a value that does not fit.
 
     Example:
         >>> from pyrox.gp import RBF, substitute

@@ -1,4 +1,4 @@
-"""The one door to linear algebra: a matrix factored once, used for all right-hand sides."""
+"""The one door to linear algebra: factor once, solve for all right-hand sides."""
 
 import equinox as eqx
 import jax
@@ -56,8 +56,9 @@ def positive_definite(call: str, jitter: float, X: Array) -> str:
     # The rounding error of an N x N Gram matrix is a few N eps of its variance.
     enough = 10 * X.shape[0] * float(jnp.finfo(X.dtype).eps)
     return (
-        f"`{call}`: the Gram matrix of {X.shape[0]} inputs is not positive definite in "
-        f"{X.dtype} with jitter={jitter:g}: some inputs coincide, or the lengthscale is "
-        f"long against their spacing. Pass jitter={max(enough, 10 * jitter):.0e} times "
-        "the kernel's variance, or more noise_var."
+        f"`{call}`: the Gram matrix of {X.shape[0]} inputs is not positive definite "
+        f"in {X.dtype} with jitter={jitter:g}: some inputs coincide, or the "
+        "lengthscale is long against their spacing. Pass "
+        f"jitter={max(enough, 10 * jitter):.0e} times the kernel's variance, or a "
+        "larger noise_var."
     )

@@ -31,7 +31,7 @@ class SparseGPPrior(eqx.Module):
         Z: inducing inputs, one row a point. To train them pass
             `numpyro.param("Z", Z)`.
         mean_fn: any callable (N, D) -> (N,), zero by default.
-        jitter: a variance added to the diagonal of K_ZZ: u is f(Z) with that much noise.
+        jitter: a variance added to the diagonal of K_ZZ; u is f(Z) with that noise.
 
     Raises:
         ValueError: a Z that is not (M, D), is empty, or has NaN or inf.

@@ -1,0 +1,44 @@
+"""Shared fixtures. Every test runs with JAX's strict promotion of dtypes and ranks."""
+
+import itertools
+
+import jax
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """A mixed dtype or a silent broadcast in pyrox is an error.
+
+    NumPyro itself does not live under these rules; tests that run its inference carry
+    the mark `numpyro`, which leaves them out.
+    """
+    if request.node.get_closest_marker("numpyro"):
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(params=[32, 64], ids=["float32", "float64"])
+def width(request):
+    """The float width of a test, 32 or 64 bits."""
+    with jax.enable_x64(request.param == 64):
+        yield request.param
+
+
+@pytest.fixture
+def x64():
+    """Double precision, where a test compares with a float64 reference."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def getkey():
+    """A fresh PRNG key at every call, the same in every run."""
+    seeds = itertools.count(2026)
+    return lambda: jax.random.key(next(seeds))

@@ -1,0 +1,60 @@
+"""The kernels that every contract is held to, and small tools for tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from pyrox.gp import RBF, ActiveDims, Matern
+
+
+def kernels(in_size: int) -> dict:
+    """One of each base kernel and of each way to combine them, on `in_size` inputs."""
+    ells = jnp.linspace(0.5, 0.9, in_size)
+    long = RBF(0.8, 1.5 * ells, name="long")
+    rough = Matern(1.5, 0.6, 0.7, name="rough")
+    prior = dist.LogNormal(0.0, 0.3)
+    return {
+        "RBF": RBF(1.3, 0.6),
+        "Matern12": Matern(0.5, 1.3, 0.6),
+        "Matern32": Matern(1.5, 1.3, 0.6),
+        "Matern52": Matern(2.5, 1.3, 0.6),
+        "RBF-vector": RBF(1.3, ells),
+        "Matern12-vector": Matern(0.5, 1.3, ells),
+        "Matern32-vector": Matern(1.5, 1.3, ells),
+        "Matern52-vector": Matern(2.5, 1.3, ells),
+        "Sum": long + rough,
+        "Product": long * rough,
+        "Product-of-sums": (long + rough) * Matern(2.5, 1.0, 2.0, name="envelope"),
+        "Scale": 2.5 * rough,
+        "ActiveDims": ActiveDims(RBF(1.3, 0.6), (in_size - 1,)),
+        "with-priors": RBF(1.3, 0.6).with_priors(variance=prior, lengthscale=prior),
+    }
+
+
+KERNELS = tuple(kernels(1))
+
+
+def inputs(n: int, in_size: int, seed: int = 0, low: float = 0.0, high: float = 2.0):
+    """Points of a fixed seed, uniform in a box, in the default float type."""
+    return jnp.asarray(np.random.default_rng(seed).uniform(low, high, (n, in_size)))
+
+
+def trees_equal(left, right) -> bool:
+    """Whether two pytrees have the same structure and equal leaves."""
+    if jax.tree.structure(left) != jax.tree.structure(right):
+        return False
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def central_difference(f, x, step: float = 1e-6):
+    """The gradient of a scalar function at an array, one entry at a time, in NumPy."""
+    x = np.asarray(x, float)
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        gradient[index] = (float(f(up)) - float(f(down))) / (2 * step)
+    return gradient
