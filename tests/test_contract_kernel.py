@@ -206,7 +206,7 @@ def gradient_variance(kernel) -> np.ndarray:
         return gradient_variance(kernel.left) + gradient_variance(kernel.right)
     if hasattr(kernel, "factor"):
         return float(kernel.factor) * gradient_variance(kernel.kernel)
-    curvature = {1.5: 3.0, 2.5: 5 / 3}.get(getattr(kernel, "nu", None), 1.0)
+    curvature = {1.5: 3.0, 2.5: 5 / 3}.get(getattr(kernel, "nu", 0.0), 1.0)
     ells = np.broadcast_to(np.asarray(kernel.lengthscale), (2,))
     return np.diag(float(kernel.variance) * curvature / ells**2)
 

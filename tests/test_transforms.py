@@ -316,3 +316,23 @@ def test_no_tracer_is_left_behind():
         for name in ("ConditionedGP", "DecoupledPathwiseSampler"):
             make, use = OBJECTS[name]
             jax.jit(use)(make())
+
+
+@pytest.mark.parametrize(
+    "index", [1, -1, np.int64(2), slice(1, 3), np.array([2, 0]), [True, False, True]]
+)
+def test_selection_keeps_the_leading_axis(index):
+    paths = decoupled().sample_paths(key(), 3)
+    chosen = np.asarray(paths(X_STAR))[index].reshape(-1, 5)
+    if isinstance(index, list):
+        index = np.asarray(index)
+    np.testing.assert_allclose(paths[index](X_STAR), chosen, rtol=1e-5, atol=1e-6)
+    assert len(paths[index]) == len(chosen)
+
+
+def test_selection_under_jit_and_iteration():
+    paths = decoupled().sample_paths(key(), 3)
+    values = np.asarray(paths(X_STAR))
+    one = jax.jit(lambda i: paths[i](jnp.asarray(X_STAR)))(2)
+    np.testing.assert_allclose(one, values[2:], rtol=1e-4, atol=1e-5)
+    assert [path(X_STAR).shape for path in paths] == [(1, 5)] * 3

@@ -12,8 +12,8 @@ from ._features import FourierFeatures as FourierFeatures
 from ._exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._sparse import SparseGPPrior as SparseGPPrior
 from ._guide import AbstractGuide as AbstractGuide
-from ._guide import DeltaGuide as DeltaGuide, FullRankGuide as FullRankGuide
-from ._guide import MeanFieldGuide as MeanFieldGuide, WhitenedGuide as WhitenedGuide
+from ._families import DeltaGuide as DeltaGuide, FullRankGuide as FullRankGuide
+from ._families import MeanFieldGuide as MeanFieldGuide, WhitenedGuide as WhitenedGuide
 
 from ._pathwise import PathwiseSampler as PathwiseSampler
 from ._pathwise import DecoupledPathwiseSampler as DecoupledPathwiseSampler

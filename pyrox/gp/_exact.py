@@ -204,6 +204,12 @@ class ConditionedGP(eqx.Module):
         return _leave_one_out(self)
 
     def _query(self, method: str, X: ArrayLike) -> Array:
+        if self.weights.ndim != 1:
+            raise ValueError(
+                f"`ConditionedGP.{method}(X)`: these posteriors are stacked, with "
+                f"leading axes {self.weights.shape[:-1]}. Map over them: "
+                f"`jax.vmap(lambda posterior: posterior.{method}(X))(posteriors)`."
+            )
         X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
         return X.astype(common_dtype(X, self.weights))
 

@@ -1,15 +1,14 @@
-"""q(u): guides, the variational families over the values at inducing inputs."""
+"""q(u): what a guide over the values at inducing inputs answers."""
 
 import abc
 import functools
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
-from numpyro.distributions import constraints
 
 from ._checks import (
     as_count,
@@ -19,7 +18,7 @@ from ._checks import (
     common_dtype,
     require_ok,
 )
-from ._hyper import AbstractParametrized, hyperparameter, require_valid, valid
+from ._hyper import AbstractParametrized, require_valid, valid
 from ._mean import mean_at
 from ._priors import sample_hyperparameters
 from ._solve import positive_definite
@@ -126,164 +125,6 @@ class AbstractGaussianGuide(AbstractGuide):
         return 0.5 * quadratic - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root))))
 
 
-class FullRankGuide(AbstractGaussianGuide):
-    """q(u) = N(mean, scale_tril scale_tril^T), over the function values themselves.
-
-    Args:
-        mean: (M,), in units of the function, mean function included.
-        scale_tril: (M, M), lower triangular with a positive diagonal.
-        name: the prefix of its NumPyro parameters.
-
-    Example:
-        >>> from pyrox.gp import FullRankGuide
-        >>> FullRankGuide.init(3).scale_tril.shape
-        (3, 3)
-    """
-
-    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
-    scale_tril: Float[Array, "M M"] = hyperparameter(
-        constraints.lower_cholesky, ndims=(2,)
-    )
-
-    def __check_init__(self):
-        _same_size(self, self.scale_tril.shape)
-
-    @classmethod
-    def init(cls, n_inducing: int, name: str = "") -> Self:
-        """Zero mean, unit covariance."""
-        return cls(*_standard(n_inducing), name=name)
-
-    @property
-    def size(self) -> int:
-        return self.mean.shape[0]
-
-    def whitened(
-        self, inducing: Inducing
-    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
-        return _whitened_mean(self.mean, inducing), inducing.factor.whiten(
-            self.scale_tril.astype(inducing.mean.dtype)
-        )
-
-
-class MeanFieldGuide(AbstractGaussianGuide):
-    """q(u) = N(mean, diag(scale^2)), over the function values themselves.
-
-    Args:
-        mean: (M,), in units of the function, mean function included.
-        scale: (M,), standard deviations in the same units.
-        name: the prefix of its NumPyro parameters.
-
-    Example:
-        >>> from pyrox.gp import MeanFieldGuide
-        >>> MeanFieldGuide.init(3).scale.shape
-        (3,)
-    """
-
-    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
-    scale: Float[Array, " M"] = hyperparameter(constraints.positive, ndims=(1,))
-
-    def __check_init__(self):
-        _same_size(self, self.scale.shape)
-
-    @classmethod
-    def init(cls, n_inducing: int, name: str = "") -> Self:
-        """Zero mean, unit variances."""
-        mean, root = _standard(n_inducing)
-        return cls(mean, jnp.diagonal(root), name=name)
-
-    @property
-    def size(self) -> int:
-        return self.mean.shape[0]
-
-    def whitened(
-        self, inducing: Inducing
-    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
-        root = jnp.diag(self.scale.astype(inducing.mean.dtype))
-        return _whitened_mean(self.mean, inducing), inducing.factor.whiten(root)
-
-
-class WhitenedGuide(AbstractGaussianGuide):
-    """q(v) = N(mean, scale_tril scale_tril^T) for u = mean(Z) + L v, L L^T = Cov[u].
-
-    Easier to train than `FullRankGuide`: its initial value is the prior, and it follows
-    hyperparameters and Z as they move.
-
-    Args:
-        mean: (M,), in prior standard deviations.
-        scale_tril: (M, M), lower triangular with a positive diagonal.
-        name: the prefix of its NumPyro parameters.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide
-        >>> prior = SparseGPPrior(RBF(), Z=jnp.array([[0.0], [1.0]]))
-        >>> WhitenedGuide.init(2).kl(prior)
-        Array(0., dtype=float32)
-    """
-
-    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
-    scale_tril: Float[Array, "M M"] = hyperparameter(
-        constraints.lower_cholesky, ndims=(2,)
-    )
-
-    def __check_init__(self):
-        _same_size(self, self.scale_tril.shape)
-
-    @classmethod
-    def init(cls, n_inducing: int, name: str = "") -> Self:
-        """The prior itself."""
-        return cls(*_standard(n_inducing), name=name)
-
-    @property
-    def size(self) -> int:
-        return self.mean.shape[0]
-
-    def whitened(
-        self, inducing: Inducing
-    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
-        dtype = inducing.mean.dtype
-        return self.mean.astype(dtype), self.scale_tril.astype(dtype)
-
-
-class DeltaGuide(AbstractGuide):
-    """q(u) = a point mass at mean: a MAP estimate of the inducing values.
-
-    Its divergence is taken as -log p(u): the entropy of a point mass, which is minus
-    infinity and constant, is left out.
-
-    Args:
-        mean: (M,), in units of the function, mean function included.
-        name: the prefix of its NumPyro parameters.
-
-    Example:
-        >>> from pyrox.gp import DeltaGuide
-        >>> DeltaGuide.init(3).mean.shape
-        (3,)
-    """
-
-    mean: Float[Array, " M"] = hyperparameter(constraints.real, ndims=(1,))
-
-    @classmethod
-    def init(cls, n_inducing: int, name: str = "") -> Self:
-        """Zero."""
-        return cls(_standard(n_inducing)[0], name=name)
-
-    @property
-    def size(self) -> int:
-        return self.mean.shape[0]
-
-    def whitened(
-        self, inducing: Inducing
-    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
-        mean = _whitened_mean(self.mean, inducing)
-        return mean, jnp.zeros((self.size, self.size), mean.dtype)
-
-    def divergence(self, inducing: Inducing) -> Float[Array, ""]:
-        mean, _ = self.whitened(inducing)
-        constant = self.size * jnp.log(2 * jnp.pi)
-        return 0.5 * (jnp.sum(mean**2) + inducing.factor.log_det() + constant)
-
-
 def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
     """`guide`, checked against the inducing inputs of `prior`."""
     if not isinstance(guide, AbstractGuide):
@@ -299,25 +140,6 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
             f"{n_inducing} rows. Pass `{kind}.init({n_inducing})`."
         )
     return guide
-
-
-def _same_size(guide: AbstractGuide, shape: tuple[int, ...]) -> None:
-    if set(shape) != {guide.size}:
-        raise ValueError(
-            f"`{type(guide).__name__}` must have one mean and one scale for each "
-            f"inducing value. Got a mean of shape {(guide.size,)} and a scale of shape "
-            f"{shape}. Pass arrays for the same M."
-        )
-
-
-def _standard(n_inducing: int) -> tuple[Array, Array]:
-    n_inducing = as_count("guide.init(n_inducing)", n_inducing)
-    return jnp.zeros(n_inducing), jnp.eye(n_inducing)
-
-
-def _whitened_mean(mean: Array, inducing: Inducing) -> Array:
-    residual = mean.astype(inducing.mean.dtype) - inducing.mean
-    return inducing.factor.whiten(residual[:, None])[:, 0]
 
 
 def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:

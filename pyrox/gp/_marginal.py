@@ -5,10 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from ._checks import as_count, as_float, as_inputs
+from ._checks import as_count, as_inputs
 from ._exact import ConditionedGP
 from ._path import PathwiseFunction
 from ._pathwise import PathwiseSampler
@@ -46,7 +47,7 @@ class PathwiseEnsemble(eqx.Module):
 
 def paths_over_draws(
     key: PRNGKeyArray,
-    draws: Mapping[str, Array],
+    draws: Mapping[str, ArrayLike],
     condition: Callable[[dict[str, Array]], ConditionedGP],
     n_paths: int = 8,
     n_features: int = 1024,
@@ -87,8 +88,8 @@ def paths_over_draws(
     """
     n_paths = as_count("paths_over_draws(n_paths=...)", n_paths)
     batch_size = as_count("paths_over_draws(batch_size=...)", batch_size)
-    draws = {name: as_float(values) for name, values in draws.items()}
-    n_draws = _count_draws(draws)
+    arrays = {name: jnp.asarray(values) for name, values in draws.items()}
+    n_draws = _count_draws(arrays)
 
     def draw_paths(key_and_draw):
         key, draw = key_and_draw
@@ -102,7 +103,7 @@ def paths_over_draws(
             draw_paths, (keys, draws), batch_size=min(batch_size, n_draws)
         )
     )
-    paths = program(jr.split(key, n_draws), draws)
+    paths = program(jr.split(key, n_draws), arrays)
     return PathwiseEnsemble(paths, min(batch_size, n_draws))
 
 

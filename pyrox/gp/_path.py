@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from ._checks import as_inputs, common_dtype
+from ._checks import as_inputs, common_dtype, is_traced
 from ._features import AbstractFeatures
 from ._kernel import AbstractKernel
 from ._mean import mean_at
@@ -51,6 +53,12 @@ class PathwiseFunction(eqx.Module):
             ValueError: a shape that is not (N, D), NaN or inf; under `jit` the latter
                 when the program runs.
         """
+        if self.feature_weights.ndim != 2:
+            raise ValueError(
+                "`paths(X)`: these paths are stacked, with leading axes "
+                f"{self.feature_weights.shape[:-2]}. "
+                "Map over them: `jax.vmap(lambda path: path(X))(paths)`."
+            )
         X = as_inputs("paths(X)", X, self.anchors.shape[-1])
         return _evaluate(self, X.astype(common_dtype(X, self.feature_weights)))
 
@@ -62,17 +70,23 @@ class PathwiseFunction(eqx.Module):
     def __len__(self) -> int:
         return self.n_paths
 
-    def __getitem__(self, index: int | slice | Array) -> "PathwiseFunction":
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(
-                    f"`paths[{index}]`: there are {len(self)} paths, from 0."
-                )
-            index = slice(index, index + 1 or None)
+    def __getitem__(self, index: slice | ArrayLike) -> "PathwiseFunction":
+        if not isinstance(index, slice):
+            index = self._in_range(index)
         chosen = [self.feature_weights[index], self.update_weights[index]]
         return eqx.tree_at(
             lambda p: [p.feature_weights, p.update_weights], self, chosen
         )
+
+    def _in_range(self, index: ArrayLike) -> Array:
+        """One index or many, of rank one so that the leading axis stays."""
+        indices = jnp.atleast_1d(jnp.asarray(index))
+        if is_traced(indices) or indices.dtype == bool:
+            return indices
+        concrete = np.asarray(indices)
+        if not ((-len(self) <= concrete) & (concrete < len(self))).all():
+            raise IndexError(f"`paths[{index}]`: there are {len(self)} paths, from 0.")
+        return indices
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))

@@ -6,7 +6,7 @@ one.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -31,6 +31,7 @@ from ._hyper import (
 )
 
 Tree = TypeVar("Tree")
+Own = TypeVar("Own", bound="AbstractWithPriors")
 
 
 class PriorSpec:
@@ -100,7 +101,7 @@ class AbstractWithPriors(AbstractParametrized):
         """
         _bind(self, {**dict(self.priors), field: _checked(self, field, prior)})
 
-    def with_priors(self, **priors: Distribution) -> Self:
+    def with_priors(self: Own, **priors: Distribution) -> Own:
         """A copy of this module with these priors, by field. See `set_prior`.
 
         Example:

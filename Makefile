@@ -1,0 +1,68 @@
+# Everything that is claimed of pyrox is run from here. The virtual environment is made
+# when it is first needed; PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin
+PIP    := $(RUN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint types wheel notebooks clean
+
+help:
+	@echo "make demo       sample posterior functions of the motorcycle data; writes pyrox-demo.png"
+	@echo "make test       run the tests, with coverage"
+	@echo "make lint       ruff: style and format"
+	@echo "make types      basedpyright over the package and the tests"
+	@echo "make wheel      build the wheel and use it in an empty environment"
+	@echo "make notebooks  execute the notebooks in place"
+	@echo "make clean      remove the virtual environment and all that was built"
+
+$(RUN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pyrox needs Python 3.11 or newer. Got $$($(PYTHON) --version). Run: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Making the virtual environment $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "Could not make it. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.package: pyproject.toml | $(RUN)/python
+	@echo "Installing pyrox and what it needs (JAX, NumPyro, ...): about a minute ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.package
+	@echo "Installing the tools of the tests ..."
+	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.test
+	@echo "Installing the tools of development ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.package
+	@$(RUN)/python -m pyrox
+
+test: $(VENV)/.test
+	@echo "Running the tests: a few minutes ..."
+	@$(RUN)/python -m pytest --numprocesses=2 --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+lint: $(VENV)/.dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(RUN)/basedpyright
+
+wheel: | $(RUN)/python
+	rm -rf build
+	$(PIP) wheel --no-deps --wheel-dir build .
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check --quiet install build/*.whl
+	cd build && empty/bin/python -m pyrox --samples 50 --warmup 50 --paths 40 --out demo.png
+
+notebooks: $(VENV)/.test
+	cd notebooks && for each in *.ipynb; do \
+	  ../$(RUN)/python -m jupyter execute --inplace $$each || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist

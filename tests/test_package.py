@@ -1,0 +1,182 @@
+"""The house: imports, sizes, texts, the README's own programs."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "pyrox").rglob("*.py"))
+
+
+def test_importing_allocates_no_array_and_changes_no_setting():
+    program = """
+import jax
+before = dict(jax.config.values)
+import pyrox, pyrox.gp
+assert dict(jax.config.values) == before, "a JAX setting changed"
+assert not jax.live_arrays(), jax.live_arrays()
+print(pyrox.__version__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+    """The modules of this package that a file imports, anywhere in it."""
+    package = ".".join(path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(parents) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def first_circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of a circle of imports, empty if there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph[module]):
+            circle = visit(target, [*trail, module])
+            if circle:
+                return circle
+        done.add(module)
+        return []
+
+    return next((c for m in graph if (c := visit(m, []))), [])
+
+
+def test_imports_run_one_way():
+    modules = {module_name(path): path for path in SOURCES}
+    graph = {
+        name: {m for m in imports_of(path) if m in modules and m != name}
+        for name, path in modules.items()
+    }
+    assert first_circle(graph) == []
+    assert graph["pyrox.gp._pathwise"] >= {"pyrox.gp._exact", "pyrox.gp._features"}
+
+
+def test_a_circle_would_be_found():
+    assert first_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_a_file_is_a_concept(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def long_functions(path: pathlib.Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[bool(ast.get_docstring(node)) :]
+            if body and (body[-1].end_lineno or 0) - body[0].lineno >= 60:
+                found.append(node.name)
+    return found
+
+
+def test_functions_are_short():
+    assert [name for path in SOURCES for name in long_functions(path)] == []
+
+
+def test_no_text_tells_to_install_the_other_project():
+    texts = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "Makefile"]
+    for path in [*texts, *SOURCES, *(ROOT / "notebooks").glob("*.ipynb")]:
+        assert not re.search(r"pip install pyrox(?!-gp)", path.read_text()), path
+
+
+def readme_blocks() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.mark.numpyro
+def test_the_blocks_of_the_readme_run_and_give_the_shapes_they_state():
+    blocks = readme_blocks()
+    assert len(blocks) == 3
+    namespace: dict = {}
+    for block in blocks:
+        exec(block, namespace)
+        for line in block.splitlines():
+            stated = re.match(
+                r"(\w[\w, ]*?) = .*#\s(\(.*?\)(?:, \(.*?\))*)(?:$|:)", line
+            )
+            if not stated:
+                continue
+            names = stated[1].split(", ")
+            shapes = ast.literal_eval(f"[{stated[2]}]")
+            assert [namespace[n].shape for n in names] == shapes, line
+
+
+def test_the_comments_of_the_readme_state_shapes():
+    stated = [line for b in readme_blocks() for line in b.splitlines() if "# (" in line]
+    assert len(stated) >= 7
+
+
+TYPED_PROGRAM = """
+from jaxtyping import install_import_hook
+with install_import_hook("pyrox", "beartype.beartype"):
+    import pyrox.gp as gp
+import jax, jax.numpy as jnp, numpy as np, numpyro
+from numpyro import handlers
+key = jax.random.key(0)
+X, y = np.linspace(0, 1, 6)[:, None], np.linspace(0, 1, 6)
+ells = jnp.array([0.3, 0.5])
+for kernel in (gp.RBF() + gp.Matern(0.5), 2.0 * gp.RBF() * gp.Matern(1.5),
+               gp.ActiveDims(gp.Matern(2.5), (0,))):
+    posterior = gp.GPPrior(kernel, X, lambda X: X[:, 0]).condition(y, 0.1 + 0 * y)
+    posterior.predict(X), posterior.predict_cov(X), posterior.sample(key, X, 2)
+    posterior.log_marginal_likelihood(), posterior.leave_one_out_log_density()
+    paths = gp.PathwiseSampler(posterior, 16).sample_paths(key, 3)
+    paths(X), paths[1](X), jax.jit(paths)(jnp.asarray(X)), list(paths)
+prior = gp.SparseGPPrior(gp.RBF(), X[::2])
+for guide in (gp.FullRankGuide, gp.MeanFieldGuide, gp.WhitenedGuide, gp.DeltaGuide):
+    q = guide.init(3)
+    q.sample(key, prior, 2), q.kl(prior), q.predict(prior, X), q.elbo(prior, X, y, 0.1)
+    gp.DecoupledPathwiseSampler(prior, q, 16)(key, X, n_paths=2)
+    handlers.seed(gp.svgp_factor, 0)("obs", prior, q, X, y, 0.1, 60)
+gp.gp_factor("obs", gp.GPPrior(gp.RBF(), X), y, 0.1)
+handlers.seed(gp.gp_sample, 0)("f", gp.GPPrior(gp.RBF(), X))
+condition = lambda d: gp.GPPrior(gp.RBF(1.0, d["ell"]), X).condition(y, 0.1)
+gp.paths_over_draws(key, {"ell": ells}, condition, 2, 8)(X)
+try:
+    gp.RBF().diag(jnp.zeros(3))
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_shapes_of_every_signature_hold():
+    """Runs the library with its jaxtyping annotations enforced by beartype."""
+    done = subprocess.run(
+        [sys.executable, "-c", TYPED_PROGRAM], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # The hook is alive: an argument of the wrong rank is refused.
+    assert done.stdout.strip() == "TypeCheckError"
+
+
+def test_the_suite_runs_under_strict_promotion():
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jax.numpy.add(jax.numpy.ones(3), jax.numpy.ones((2, 3)))
