@@ -56,7 +56,7 @@ def _log_density(y: Any, mean: Any, cov: Any) -> float:
 
 # --- The exact posterior -----------------------------------------------------------
 
-SETTINGS = list(itertools.product(KINDS, (False, True)))
+SETTINGS = [*((kind, False) for kind in KINDS), ("Matern-3/2", True)]
 
 
 @functools.cache
@@ -218,9 +218,7 @@ def _divergence(case: Problem, kind: str, *, reverse: bool = False) -> float:
     pair = [
         dist.MultivariateNormal(m, C) for m, C in [(q.values_mean, q.values_cov), p]
     ]
-    # NumPyro's own code does not live under strict promotion.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return float(dist.kl_divergence(*(pair[::-1] if reverse else pair)))
+    return float(dist.kl_divergence(*(pair[::-1] if reverse else pair)))
 
 
 @pytest.mark.parametrize("kind", GUIDES)
