@@ -98,13 +98,25 @@ def paths_over_draws(
 
     # A fresh function for a fresh program: `condition` closes over the user's data, and
     # one compiled for another data set must not be found in a cache.
-    program = jax.jit(
-        lambda keys, draws: jax.lax.map(
-            draw_paths, (keys, draws), batch_size=min(batch_size, n_draws)
-        )
-    )
-    paths = program(jr.split(key, n_draws), arrays)
-    return PathwiseEnsemble(paths, min(batch_size, n_draws))
+    program = jax.jit(lambda xs: _map_in_batches(draw_paths, xs, batch_size))
+    paths = program((jr.split(key, n_draws), arrays))
+    return PathwiseEnsemble(paths, batch_size)
+
+
+def _map_in_batches(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """`f` over the leading axis of `xs`, in batches of at most `batch_size`.
+
+    Unlike `jax.lax.map`, which compiles `f` a second time for the remainder and lets
+    that run beside the first batch: here all batches have one size, the last one filled
+    up with copies of the last element.
+    """
+    n = jax.tree.leaves(xs)[0].shape[0]
+    n_batches = -(-n // batch_size)
+    size = -(-n // n_batches)
+    filled = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
+    batches = jax.tree.map(lambda leaf: leaf[filled], xs)
+    ys = jax.lax.map(jax.vmap(f), batches)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], ys)
 
 
 def _count_draws(draws: Mapping[str, Array]) -> int:
@@ -130,6 +142,4 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
 
 @jax.jit
 def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
-    return jax.lax.map(
-        lambda paths: paths(X), ensemble.paths, batch_size=ensemble.batch_size
-    )
+    return _map_in_batches(lambda path: path(X), ensemble.paths, ensemble.batch_size)

@@ -3,8 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
+
+from ._lapack import cholesky, solve_lower, solve_upper
 
 
 class CholeskyFactor(eqx.Module):
@@ -17,11 +18,11 @@ class CholeskyFactor(eqx.Module):
 
     def whiten(self, B: Float[Array, "N K"]) -> Float[Array, "N K"]:
         """L^-1 B."""
-        return solve_triangular(self.lower, B, lower=True)
+        return solve_lower(self.lower, B)
 
     def solve(self, B: Float[Array, "N K"]) -> Float[Array, "N K"]:
         """A^-1 B."""
-        return solve_triangular(self.lower, self.whiten(B), lower=True, trans=1)
+        return solve_upper(self.lower, self.whiten(B))
 
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
@@ -36,7 +37,7 @@ def factor(A: Float[Array, "N N"], diagonal: Float[Array, "..."]) -> CholeskyFac
     """The factor of A + diagonal I, `diagonal` of shape () or (N,)."""
     size = A.shape[0]
     shift = jnp.broadcast_to(diagonal, (size,)).astype(A.dtype)
-    return CholeskyFactor(jnp.linalg.cholesky(A + jnp.diag(shift)))
+    return CholeskyFactor(cholesky(A + jnp.diag(shift)))
 
 
 def guarded_factor(
