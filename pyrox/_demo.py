@@ -191,10 +191,7 @@ def draw_functions(
         values = {name: draw[name] for name in site_names(prior)}
         return substitute(prior, values).condition(y, draw[NOISE] ** 2)
 
-    # Batches of one size: jaxlib 0.10 can hang on two cores where a smaller last batch
-    # of matrices is factored beside the others.
-    batch = max(size for size in range(1, 17) if used % size == 0)
-    ensemble = paths_over_draws(key, draws, condition, each, batch_size=batch)
+    ensemble = paths_over_draws(key, draws, condition, n_paths=each)
     jax.block_until_ready(ensemble.paths.update_weights)
     return Functions(problem, ensemble, n_paths, used)
 

@@ -1,6 +1,10 @@
 """Shared fixtures. Every test runs with JAX's strict promotion of dtypes and ranks."""
 
 import itertools
+import os
+
+# Read by OpenBLAS when JAX loads it; see the limits in the README.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import matplotlib

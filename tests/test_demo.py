@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from pyrox import __main__ as program
-from pyrox import _blas, _demo, _demo_figure, _demo_report, datasets, plot
+from pyrox import _cli as program
+from pyrox import _demo, _demo_figure, _demo_report, datasets, plot
 from pyrox.gp import substitute
 
 SHORT = ["--warmup", "60", "--samples", "60"]
@@ -335,8 +335,7 @@ def test_slices_hold_the_other_columns_at_their_medians():
 
 @pytest.mark.parametrize("n, drawn", [(1, (1, 1)), (7, (7, 1)), (1201, (601, 2))])
 def test_number_of_paths_is_what_was_asked_for(monkeypatch, n, drawn):
-    def paths_over_draws(key, draws, condition, n_paths, batch_size):
-        assert drawn[0] % batch_size == 0
+    def paths_over_draws(key, draws, condition, n_paths):
         assert draws[_demo.NOISE].shape == (drawn[0],) and n_paths == drawn[1]
         assert drawn[0] == 1 or draws[_demo.NOISE][-1] == 999  # over all draws
         raise StopIteration
@@ -378,13 +377,18 @@ def test_numbers_have_three_digits_of_their_scale(given, text):
     assert _demo_report.number(*given) == text
 
 
-def test_one_blas_thread_is_given_back():
-    library = _blas.ctypes.CDLL(_blas.scipy.linalg.cython_lapack.__file__)
-    count = getattr(library, "scipy_openblas_get_num_threads", lambda: 1)
-    before = count()
-    with _blas.one_blas_thread():
-        assert count() == 1
-    assert count() == before
+def test_the_threads_are_chosen_before_jax_is_imported():
+    source = """
+import os, sys
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+import pyrox.__main__
+assert "jax" not in sys.modules
+try:
+    pyrox.__main__.main(["--version"])
+except SystemExit:
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1" and "jax" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", source], check=True, capture_output=True)
 
 
 def test_help_in_a_fresh_process():
@@ -403,7 +407,7 @@ def test_importing_the_demonstration_changes_no_setting():
     source = """
 import jax, matplotlib
 before = dict(jax.config.values), dict(matplotlib.rcParams)
-import pyrox.__main__
+import pyrox._cli
 assert (dict(jax.config.values), dict(matplotlib.rcParams)) == before
 """
     subprocess.run([sys.executable, "-c", source], check=True)
