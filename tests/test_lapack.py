@@ -108,25 +108,24 @@ ORDERS = {
     "forward": jax.jacfwd,
     "reverse over reverse": lambda f: jax.grad(jax.grad(f)),
     "forward over reverse": lambda f: jax.jacfwd(jax.grad(f)),
-    "third": lambda f: jax.grad(jax.grad(jax.grad(f))),
 }
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_derivatives_mapped_and_not(order):
-    ours, theirs = ORDERS[order](quadratic), ORDERS[order](reference)
+    ours, theirs = ORDERS[order](quadratic), jax.jit(ORDERS[order](reference))
     t = jnp.array([0.6, 0.9, 1.3])
     expected = jnp.stack([theirs(s) for s in t])
     np.testing.assert_allclose(jax.jit(ours)(t[0]), expected[0], rtol=1e-8)
-    np.testing.assert_allclose(jax.jit(jax.vmap(ours))(t), expected, rtol=1e-8)
-    twice = jax.vmap(jax.vmap(ours))(jnp.stack([t, t]))
-    np.testing.assert_allclose(twice[1], expected, rtol=1e-8)
+    twice = jax.jit(jax.vmap(jax.vmap(ours)))(jnp.stack([t, t]))
+    np.testing.assert_allclose(twice, jnp.stack([expected, expected]), rtol=1e-8)
 
 
 def test_gradient_of_a_mapped_program():
     t = jnp.array([0.6, 0.9, 1.3])
-    ours = jax.grad(lambda t: jnp.sum(jax.vmap(quadratic)(t)))(t)
-    np.testing.assert_allclose(ours, jax.vmap(jax.grad(reference))(t), rtol=1e-8)
+    ours = jax.jit(jax.grad(lambda t: jnp.sum(jax.vmap(quadratic)(t))))(t)
+    theirs = jax.jit(jax.grad(reference))
+    np.testing.assert_allclose(ours, [theirs(s) for s in t], rtol=1e-8)
 
 
 def test_one_side_mapped():
