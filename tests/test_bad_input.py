@@ -337,6 +337,19 @@ def test_values_under_jit_raise_when_the_program_runs(case):
         jax.block_until_ready(eqx.filter_jit(call)(jnp.asarray(bad)))
 
 
+def test_a_value_moved_out_of_its_domain_is_found_at_the_door():
+    kernel = eqx.tree_at(lambda k: k.lengthscale, RBF(), jnp.array(-0.3))
+    sentence = "`RBF.lengthscale` must be finite and positive. Got -0.3"
+    for call in (
+        lambda: prior(kernel=kernel).condition(y, 0.1),
+        lambda: prior(kernel=kernel).sample(KEY),
+        lambda: PathwiseSampler(prior(kernel=kernel)).sample_paths(KEY),
+        lambda: DeltaGuide.init(5).predict(SparseGPPrior(kernel, X), X),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+
+
 def test_plain_jit_raises_the_sentence_too():
     call, bad, sentence = AT_RUN_TIME["query"]
     with pytest.raises(jax.errors.JaxRuntimeError, match=sentence):

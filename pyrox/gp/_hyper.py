@@ -124,11 +124,14 @@ def valid(tree: Any) -> Array:
 
 
 def require_valid(call: str, tree: Any, x: Array) -> Array:
-    """`x`, tied to a check at run time that the hyperparameters are in their domains.
+    """`x`, tied to a check that the hyperparameters are in their domains.
 
-    Concrete ones were checked when their module was made, so this acts only where some
-    are traced.
+    Concrete values are checked at once (an optimiser or `tree_at` may have moved them
+    since their module was made), traced ones when the program runs.
     """
+    for module in modules(tree):
+        for field in hyperparameter_fields(module):
+            check_value(site(module, field.name), getattr(module, field.name), field)
     if not any(is_traced(leaf) for leaf in jax.tree.leaves(tree)):
         return x
     names = ", ".join(
