@@ -321,7 +321,8 @@ def test_no_tracer_is_left_behind():
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
         again, _ = _exact._factored(moved, exact.y, exact.noise_var)
         paths = _pathwise._draw_exact(key(), again, n_features=8, n_paths=2)
-        return _path._evaluate(paths, X), _exact._var(again, X)
+        values = _path._evaluate(paths, X, block_size=64)
+        return values, _exact._var(again, X, block_size=64)
 
     exact = posterior()
     with jax.check_tracer_leaks():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ._blocks import block_rows, map_rows
 from ._checks import (
     as_count,
     as_inputs,
@@ -160,20 +161,33 @@ class ConditionedGP(eqx.Module):
         """The covariance function of the prior."""
         return self.prior.kernel
 
-    def predict_mean(self, X: Real[ArrayLike, "M D"]) -> Float[Array, " M"]:
-        """E[f(X) | y]. Cost: O(M N)."""
-        return _mean(self, self._query("predict_mean", X))
+    def predict_mean(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """E[f(X) | y].
 
-    def predict_var(self, X: Real[ArrayLike, "M D"]) -> Float[Array, " M"]:
-        """Var[f(x) | y] at each row; rounding below zero is cut off. Cost: O(M N^2)."""
-        return _var(self, self._query("predict_var", X))
+        Cost: O(M N) time; memory of one block of rows, which `block_size` overrides.
+        """
+        X = self._query("predict_mean", X)
+        return _mean(self, X, block_size=self._rows("predict_mean", X, block_size))
+
+    def predict_var(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """Var[f(x) | y] at each row; rounding below zero is cut off.
+
+        Cost: O(M N^2) time; memory of one block of rows, which `block_size` overrides.
+        """
+        X = self._query("predict_var", X)
+        return _var(self, X, block_size=self._rows("predict_var", X, block_size))
 
     def predict(
-        self, X: Real[ArrayLike, "M D"]
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
     ) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
-        """`predict_mean` and `predict_var`. Cost: O(M N^2)."""
+        """`predict_mean` and `predict_var`."""
         X = self._query("predict", X)
-        return _mean(self, X), _var(self, X)
+        size = self._rows("predict", X, block_size)
+        return _mean(self, X, block_size=size), _var(self, X, block_size=size)
 
     def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
         """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
@@ -190,7 +204,8 @@ class ConditionedGP(eqx.Module):
         """
         n_samples = as_count("ConditionedGP.sample(n_samples=...)", n_samples)
         X = self._query("sample", X)
-        return _draw(key, _mean(self, X), _cov(self, X), n_samples)
+        mean = _mean(self, X, block_size=self._rows("sample", X, None))
+        return _draw(key, mean, _cov(self, X), n_samples)
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
@@ -212,6 +227,10 @@ class ConditionedGP(eqx.Module):
             )
         X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
         return X.astype(common_dtype(X, self.weights))
+
+    def _rows(self, method: str, X: Array, block_size: int | None) -> int:
+        call = f"ConditionedGP.{method}"
+        return block_rows(call, block_size, self.weights.shape[0], X.dtype)
 
 
 @jax.jit
@@ -250,17 +269,28 @@ def _log_marginal(posterior: ConditionedGP) -> Array:
     return _gaussian_log_density(posterior.factor, residual)
 
 
-@jax.jit
-def _mean(posterior: ConditionedGP, X: Array) -> Array:
-    prior = posterior.prior
-    return mean_at(prior.mean_fn, X) + prior.kernel(X, prior.X) @ posterior.weights
+_blocked = functools.partial(jax.jit, static_argnames="block_size")
 
 
-@jax.jit
-def _var(posterior: ConditionedGP, X: Array) -> Array:
+@_blocked
+def _mean(posterior: ConditionedGP, X: Array, block_size: int) -> Array:
     prior = posterior.prior
-    explained = posterior.factor.whiten(prior.kernel(prior.X, X))
-    return jnp.maximum(prior.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
+
+    def mean(X):
+        return mean_at(prior.mean_fn, X) + prior.kernel(X, prior.X) @ posterior.weights
+
+    return map_rows(mean, X, block_size)
+
+
+@_blocked
+def _var(posterior: ConditionedGP, X: Array, block_size: int) -> Array:
+    prior = posterior.prior
+
+    def var(X):
+        explained = posterior.factor.whiten(prior.kernel(prior.X, X))
+        return jnp.maximum(prior.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
+
+    return map_rows(var, X, block_size)
 
 
 @jax.jit

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._sincos import sincos
+
 Tree = TypeVar("Tree")
 
 
@@ -63,13 +65,18 @@ class FourierFeatures(AbstractFeatures):
         self.origin = jnp.zeros_like(frequencies[0]) if origin is None else origin
 
     def __call__(self, X: Float[Array, "N D"]) -> Float[Array, "N F"]:
-        dtype = X.dtype
-        centred = X - self.origin.astype(dtype)[None, :]
-        angles = centred @ self.frequencies.astype(dtype).T
-        amplitudes = jnp.sqrt(self.masses.astype(dtype))[None, :]
-        return jnp.concatenate(
-            [amplitudes * jnp.cos(angles), amplitudes * jnp.sin(angles)], axis=1
-        )
+        sine, cosine = self.sincos(X)
+        amplitudes = self.amplitudes(X.dtype)
+        return jnp.concatenate([amplitudes * cosine, amplitudes * sine], axis=1)
+
+    def sincos(self, X: Float[Array, "N D"]) -> tuple[Float[Array, "N m"], ...]:
+        """The sines and the cosines of the angles, of amplitude one."""
+        centred = X - self.origin.astype(X.dtype)[None, :]
+        return sincos(centred @ self.frequencies.astype(X.dtype).T)
+
+    def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
+        """The root of each frequency's mass."""
+        return jnp.sqrt(self.masses.astype(dtype))[None, :]
 
 
 class StackedFeatures(AbstractFeatures):
@@ -99,6 +106,35 @@ class ScaledFeatures(AbstractFeatures):
 
     def __call__(self, X: Float[Array, "N D"]) -> Float[Array, "N F"]:
         return self.factor.astype(X.dtype) * self.phi(X)
+
+
+def combine(
+    phi: AbstractFeatures, weights: Float[Array, "S F"], X: Float[Array, "N D"]
+) -> Float[Array, "S N"]:
+    """weights phi(X)^T: the functions that have these weights, at the rows of `X`.
+
+    Fourier features need no matrix of both halves side by side, nor a pass to scale it.
+    """
+    weights = weights.astype(X.dtype)
+    if not isinstance(phi, FourierFeatures):
+        return weigh(weights, phi(X))
+    sine, cosine = phi.sincos(X)
+    amplitudes, m = phi.amplitudes(X.dtype), phi.masses.shape[0]
+    of_cosine, of_sine = amplitudes * weights[:, :m], amplitudes * weights[:, m:]
+    return weigh(of_cosine, cosine) + weigh(of_sine, sine)
+
+
+def weigh(
+    weights: Float[Array, "S F"], rows: Float[Array, "N F"]
+) -> Float[Array, "S N"]:
+    """weights rows^T, in the order that is fast on a CPU.
+
+    For one path the left form runs at a quarter of the speed, for hundreds the right
+    one loses a third.
+    """
+    if weights.shape[0] < 32:
+        return (rows @ weights.T).T
+    return weights @ rows.T
 
 
 def sum_features(left: AbstractFeatures, right: AbstractFeatures) -> AbstractFeatures:

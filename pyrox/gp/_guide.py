@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ._blocks import block_rows, map_rows
 from ._checks import (
     as_count,
     as_inputs,
@@ -72,16 +73,23 @@ class AbstractGuide(AbstractParametrized):
         return _checked(prior, _kl(self, prior))
 
     def predict(
-        self, prior: SparseGPPrior, X: Real[ArrayLike, "N D"]
+        self,
+        prior: SparseGPPrior,
+        X: Real[ArrayLike, "N D"],
+        *,
+        block_size: int | None = None,
     ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """Mean and variance of f at each row of `X`, without observation noise.
 
         The marginals of q(f) = int p(f | u) q(u) du (Hensman et al. 2013, section 3.1).
-        Cost: O(M^3 + N M^2).
+        Cost: O(M^3 + N M^2) time; the memory of one block of rows, which `block_size`
+        overrides.
         """
-        prior = _ready("guide.predict", self, prior)
-        X = as_inputs("guide.predict(X)", X, prior.Z.shape[1])
-        return _checked(prior, _predict(self, prior, X))
+        call = "guide.predict"
+        prior = _ready(call, self, prior)
+        X = as_inputs(f"{call}(X)", X, prior.Z.shape[1])
+        size = block_rows(call, block_size, self.size, X.dtype)
+        return _checked(prior, _predict(self, prior, X, block_size=size))
 
     def elbo(
         self,
@@ -171,13 +179,18 @@ def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
     return guide.divergence(inducing), inducing.factor.succeeded()
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="block_size")
 def _predict(
-    guide: AbstractGuide, prior: SparseGPPrior, X: Array
+    guide: AbstractGuide, prior: SparseGPPrior, X: Array, block_size: int
 ) -> tuple[tuple[Array, Array], Array]:
     prior, X = _one_dtype(prior, X)
     inducing = prior.inducing()
-    return _marginals(guide, prior, inducing, X), inducing.factor.succeeded()
+
+    def moments(X):
+        return jnp.stack(_marginals(guide, prior, inducing, X))
+
+    mean, var = map_rows(moments, X, block_size)
+    return (mean, var), inducing.factor.succeeded()
 
 
 def _one_dtype(prior: SparseGPPrior, X: Array) -> tuple[SparseGPPrior, Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ._blocks import map_batches
 from ._checks import as_count, as_inputs
 from ._exact import ConditionedGP
 from ._path import PathwiseFunction
@@ -98,25 +99,9 @@ def paths_over_draws(
 
     # A fresh function for a fresh program: `condition` closes over the user's data, and
     # one compiled for another data set must not be found in a cache.
-    program = jax.jit(lambda xs: _map_in_batches(draw_paths, xs, batch_size))
+    program = jax.jit(lambda xs: map_batches(draw_paths, xs, batch_size))
     paths = program((jr.split(key, n_draws), arrays))
     return PathwiseEnsemble(paths, batch_size)
-
-
-def _map_in_batches(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
-    """`f` over the leading axis of `xs`, in batches of at most `batch_size`.
-
-    Unlike `jax.lax.map`, which compiles `f` a second time for the remainder and lets
-    that run beside the first batch: here all batches have one size, the last one filled
-    up with copies of the last element.
-    """
-    n = jax.tree.leaves(xs)[0].shape[0]
-    n_batches = -(-n // batch_size)
-    size = -(-n // n_batches)
-    filled = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
-    batches = jax.tree.map(lambda leaf: leaf[filled], xs)
-    ys = jax.lax.map(jax.vmap(f), batches)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], ys)
 
 
 def _count_draws(draws: Mapping[str, Array]) -> int:
@@ -142,4 +127,4 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
 
 @jax.jit
 def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
-    return _map_in_batches(lambda path: path(X), ensemble.paths, ensemble.batch_size)
+    return map_batches(lambda path: path(X), ensemble.paths, ensemble.batch_size)

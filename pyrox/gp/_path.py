@@ -1,15 +1,18 @@
 """A drawn function: what it is made of, evaluation, selection."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from ._checks import as_inputs, common_dtype, is_traced
-from ._features import AbstractFeatures
+from ._blocks import block_rows, map_batches, map_rows
+from ._checks import as_float, as_inputs, common_dtype, is_traced
+from ._features import AbstractFeatures, combine, weigh
 from ._kernel import AbstractKernel
 from ._mean import mean_at
 
@@ -27,8 +30,9 @@ class PathwiseFunction(eqx.Module):
 
     It compares and hashes by identity, so that `jax.jit(paths)` works.
 
-    Cost of a call on N points: O(N (F + M) (D + S)) time and O(N (F + M)) memory, for F
-    features and M anchors.
+    Cost of a call on N points: O(N (F + M) (D + S)) time for F features and M anchors.
+    It works in blocks of rows that stay in cache, so its memory beyond the result does
+    not grow with N; nor does that of a derivative.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -46,21 +50,127 @@ class PathwiseFunction(eqx.Module):
     kernel: AbstractKernel
     mean_fn: Callable
 
-    def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "S N"]:
+    def __call__(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N"]:
         """The values of every path at every row of `X`.
+
+        Args:
+            X: query points.
+            block_size: how many rows to work on at once. The default keeps a block in
+                cache; values do not depend on it beyond rounding.
 
         Raises:
             ValueError: a shape that is not (N, D), NaN or inf; under `jit` the latter
                 when the program runs.
         """
+        X, size = self._query("paths(X)", X, block_size)
+        return _evaluate(self, X, block_size=size)
+
+    def each(
+        self, X: Real[ArrayLike, "S N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N"]:
+        """The values of each path at points of its own: path s at the rows of `X[s]`.
+
+        What optimising many paths at once needs: features and kernel are computed once
+        for each point, S times fewer than the diagonal of `paths` at all points takes.
+
+        Args:
+            X: query points, N for each path.
+            block_size: how many rows to work on at once, of all paths together.
+
+        Raises:
+            ValueError: a shape that is not (S, N, D), NaN or inf.
+
+        Cost: O(S N (F + M) D) time, the memory of one block.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+            >>> prior = GPPrior(RBF(), X=jnp.zeros((1, 2)))
+            >>> paths = PathwiseSampler(prior, 64).sample_paths(jax.random.key(0), 5)
+            >>> paths.each(jnp.ones((5, 7, 2))).shape
+            (5, 7)
+        """
+        X = as_float(X)
+        if X.ndim != 3 or X.shape[0] != self.n_paths:
+            raise ValueError(
+                f"`paths.each(X)` must have shape ({self.n_paths}, N, D), points of "
+                f"its own for each path. Got {X.shape}. For all paths at the same "
+                "points call `paths(X)`."
+            )
+        rows, size = self._query("paths.each(X)", X.reshape(-1, X.shape[2]), block_size)
+        return _evaluate_each(self, rows.reshape(X.shape), block_size=size)
+
+    def gradient(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N D"]:
+        """The derivative of every path at every row of `X`, by each input.
+
+        The same as `jax.jacfwd` point by point, in blocks, and several times faster.
+        Where a path has no derivative (Matern-1/2 at an anchor) it is the middle one.
+
+        Args:
+            X: query points.
+            block_size: how many rows to work on at once.
+
+        Raises:
+            ValueError: a shape that is not (N, D), NaN or inf.
+
+        Cost: D times that of `paths(X)`, sines and exponentials once.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+            >>> prior = GPPrior(RBF(), X=jnp.zeros((1, 2)))
+            >>> paths = PathwiseSampler(prior, 64).sample_paths(jax.random.key(0), 5)
+            >>> paths.gradient(jnp.ones((7, 2))).shape
+            (5, 7, 2)
+        """
+        X, size = self._query("paths.gradient(X)", X, block_size)
+        return _gradient(self, X, block_size=size)
+
+    def astype(self, dtype: DTypeLike) -> "PathwiseFunction":
+        """The same functions with their floating arrays of another type.
+
+        Drawing needs the digits that evaluation can often do without: draw in float64,
+        then evaluate in float32 in half of the time. The result has the wider type of
+        the path and the points, so cast the points too.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+            >>> prior = GPPrior(RBF(), X=jnp.zeros((1, 1)))
+            >>> paths = PathwiseSampler(prior, 64).sample_paths(jax.random.key(0), 5)
+            >>> paths.astype(jnp.float16)(jnp.zeros((1, 1), jnp.float16)).dtype
+            dtype('float16')
+        """
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"`paths.astype(dtype)` must be a floating type. Got {dtype!r}. "
+                "Pass `jnp.float32`, say."
+            )
+
+        def cast(leaf):
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            return leaf.astype(dtype) if floating else leaf
+
+        return jax.tree.map(cast, self)
+
+    def _query(
+        self, call: str, X: ArrayLike, block_size: int | None
+    ) -> tuple[Array, int]:
+        """The points, checked, of the type to compute in; the rows of a block."""
         if self.feature_weights.ndim != 2:
             raise ValueError(
-                "`paths(X)`: these paths are stacked, with leading axes "
+                f"`{call}`: these paths are stacked, with leading axes "
                 f"{self.feature_weights.shape[:-2]}. "
                 "Map over them: `jax.vmap(lambda path: path(X))(paths)`."
             )
-        X = as_inputs("paths(X)", X, self.anchors.shape[-1])
-        return _evaluate(self, X.astype(common_dtype(X, self.feature_weights)))
+        X = as_inputs(call, X, self.anchors.shape[-1])
+        X = X.astype(common_dtype(X, self.feature_weights))
+        n_columns = self.feature_weights.shape[-1] + self.update_weights.shape[-1]
+        return X, block_rows(call, block_size, n_columns, X.dtype)
 
     @property
     def n_paths(self) -> int:
@@ -73,9 +183,8 @@ class PathwiseFunction(eqx.Module):
     def __getitem__(self, index: slice | ArrayLike) -> "PathwiseFunction":
         if not isinstance(index, slice):
             index = self._in_range(index)
-        chosen = [self.feature_weights[index], self.update_weights[index]]
-        return eqx.tree_at(
-            lambda p: [p.feature_weights, p.update_weights], self, chosen
+        return _with_weights(
+            self, self.feature_weights[index], self.update_weights[index]
         )
 
     def _in_range(self, index: ArrayLike) -> Array:
@@ -95,9 +204,49 @@ class PathwiseFunction(eqx.Module):
     __eq__ = object.__eq__
 
 
-@jax.jit
-def _evaluate(path: PathwiseFunction, X: Array) -> Array:
-    dtype = X.dtype
-    drawn = path.features(X) @ path.feature_weights.astype(dtype).T
-    update = path.kernel(X, path.anchors) @ path.update_weights.astype(dtype).T
-    return (mean_at(path.mean_fn, X)[:, None] + drawn + update).T
+_blocked = functools.partial(jax.jit, static_argnames="block_size")
+
+
+@_blocked
+def _evaluate(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+    return map_rows(lambda rows: _values(path, rows), X, block_size)
+
+
+@_blocked
+def _evaluate_each(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+    def one(weights_and_points):
+        *weights, points = weights_and_points
+        alone = _with_weights(path, *(w[None, :] for w in weights))
+        return map_rows(lambda rows: _values(alone, rows), points, block_size)[0]
+
+    together = max(1, block_size // X.shape[1])
+    return map_batches(one, (path.feature_weights, path.update_weights, X), together)
+
+
+@_blocked
+def _gradient(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+    directions = jnp.eye(X.shape[1], dtype=X.dtype)
+
+    def slopes(rows):
+        _, push = jax.linearize(lambda rows: _values(path, rows), rows)
+        # In turn, not by `vmap`, which would compute the kernel's slope D times.
+        each = jax.lax.map(lambda d: push(jnp.broadcast_to(d, rows.shape)), directions)
+        return jnp.moveaxis(each, 0, -1)
+
+    return map_rows(slopes, X, block_size, axis=-2)
+
+
+def _values(path: PathwiseFunction, X: Array) -> Array:
+    drawn = combine(path.features, path.feature_weights, X)
+    update = weigh(path.update_weights.astype(X.dtype), path.kernel(X, path.anchors))
+    return mean_at(path.mean_fn, X)[None, :] + drawn + update
+
+
+def _with_weights(
+    path: PathwiseFunction, feature_weights: Array, update_weights: Array
+) -> PathwiseFunction:
+    return eqx.tree_at(
+        lambda p: [p.feature_weights, p.update_weights],
+        path,
+        [feature_weights, update_weights],
+    )
