@@ -28,6 +28,8 @@ def as_float(x: ArrayLike) -> Float[Array, "..."]:
     Python numbers become strong types: a weakly typed leaf would change its type, and
     so recompile every user, at the first update by an optimiser.
     """
+    if getattr(x, "weak_type", False) and not is_traced(x):
+        x = np.asarray(x)  # made strong without compiling a conversion
     dtype = getattr(x, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)

@@ -173,16 +173,18 @@ def matheron(
     of that diagonal, jitter included, so the paths have the covariance that the
     conditioned process reports.
     """
-    key_features, key_weights, key_noise = jr.split(key, 3)
+    key_features, key_normal = jr.split(key)
     dtype, (n_paths, n_anchors) = anchors.dtype, values.shape
     phi = prior.kernel.features(key_features, n_features, anchors.shape[1])
     phi = move_origin(phi, jnp.mean(anchors, axis=0))
     phi_anchors = phi(anchors)
-    weights = jr.normal(key_weights, (n_paths, phi_anchors.shape[1]), dtype)
+    # One draw for both: compiling a generator takes longer than running it.
+    n_columns = phi_anchors.shape[1]
+    normal = jr.normal(key_normal, (n_paths, n_columns + n_anchors), dtype)
+    weights, noise = normal[:, :n_columns], normal[:, n_columns:]
     scale = jnp.broadcast_to(jnp.sqrt(noise_var), (n_anchors,)).astype(dtype)
-    noise = scale[None, :] * jr.normal(key_noise, values.shape, dtype)
     drawn = mean_at(prior.mean_fn, anchors)[None, :] + weights @ phi_anchors.T
-    update = solve((values - drawn - noise).T).T
+    update = solve((values - drawn - scale[None, :] * noise).T).T
     return PathwiseFunction(phi, weights, anchors, update, prior.kernel, prior.mean_fn)
 
 

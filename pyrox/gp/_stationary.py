@@ -186,13 +186,13 @@ class Matern(AbstractStationary):
     def unit_frequencies(
         self, key: PRNGKeyArray, shape: tuple[int, int]
     ) -> Float[Array, "m D"]:
-        key_normal, key_mix = jr.split(key)
-        dtype = self.lengthscale.dtype
         # Gamma(nu, rate nu) is the mean of 2 nu squared normals: no rejection loop,
         # which compiles and runs far slower, above all under vmap.
-        squares = jr.normal(key_mix, (shape[0], round(2 * self.nu)), dtype) ** 2
-        mixing = jnp.mean(squares, axis=1, keepdims=True)
-        return jr.normal(key_normal, shape, dtype) * jax.lax.rsqrt(mixing)
+        m, in_size = shape
+        n_columns = in_size + round(2 * self.nu)
+        normal = jr.normal(key, (m, n_columns), self.lengthscale.dtype)
+        mixing = jnp.mean(normal[:, in_size:] ** 2, axis=1, keepdims=True)
+        return normal[:, :in_size] * jax.lax.rsqrt(mixing)
 
 
 @jax.custom_jvp
