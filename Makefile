@@ -9,7 +9,7 @@ PIP    := $(RUN)/python -m pip --disable-pip-version-check --quiet
 # The threads of OpenBLAS get in each other's way on small matrices (README, limits).
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint types wheel notebooks clean
+.PHONY: help demo test lint types wheel notebooks bench clean
 
 help:
 	@echo "make demo       sample posterior functions of the motorcycle data; writes pyrox-demo.png"
@@ -18,6 +18,7 @@ help:
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
 	@echo "make notebooks  execute the notebooks in place"
+	@echo "make bench      time everything against GPJax and BoTorch; writes benchmarks/speed.*"
 	@echo "make clean      remove the virtual environment and all that was built"
 
 $(RUN)/python:
@@ -65,6 +66,16 @@ wheel: | $(RUN)/python
 
 notebooks: $(VENV)/.test
 	$(RUN)/python tests/test_notebooks.py
+
+# torch first and by itself, so that pip takes the CPU build where an index offers one.
+$(VENV)/.bench: pyproject.toml | $(VENV)/.package
+	@echo "Installing the libraries to compare with ..."
+	@$(PIP) install torch==2.13.0
+	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(RUN)/python -m benchmarks --sweeps --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

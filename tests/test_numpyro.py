@@ -390,3 +390,37 @@ def test_memory_over_many_draws_is_flat():
     all_grams = 2000 * 60 * 60 * 4
     assert stats is not None
     assert stats.temp_size_in_bytes < all_grams / 10
+
+
+def test_paths_over_draws_compile_once_for_any_draws_of_a_size():
+    traces = []
+
+    def condition(draw):
+        traces.append(None)
+        return GPPrior(RBF(1.0, draw["ell"]), X).condition(Y, 0.01)
+
+    for seed in range(3):
+        draws = {"ell": np.linspace(0.3, 0.5 + seed, 7)}
+        paths_over_draws(jax.random.key(seed), draws, condition, 2, 16)
+    once = len(traces)
+    paths_over_draws(jax.random.key(0), {"ell": np.ones(9)}, condition, 2, 16)
+    assert once > 0 and len(traces) == 2 * once
+    assert len(traces) < 8
+
+
+def test_paths_over_draws_take_data_as_arguments_of_jit():
+    traces = []
+
+    @jax.jit
+    def values(key, draws, y):
+        traces.append(None)
+
+        def condition(draw):
+            return GPPrior(RBF(1.0, draw["ell"]), X).condition(y, 0.01)
+
+        return paths_over_draws(key, draws, condition, 2, 64)(X)
+
+    draws, key = {"ell": np.linspace(0.3, 0.5, 3)}, jax.random.key(0)
+    before, after = values(key, draws, Y), values(key, draws, Y + 5)
+    assert before.shape == (3, 2, 20) and len(traces) == 1
+    assert np.abs(after - before - 5).max() < 0.5

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from ._blocks import map_batches
-from ._checks import as_count, as_inputs
+from ._blocks import block_rows, map_batches
+from ._checks import as_count, as_inputs, common_dtype
+from ._closure import Programs
 from ._exact import ConditionedGP
 from ._path import PathwiseFunction
 from ._pathwise import PathwiseSampler
@@ -20,7 +21,7 @@ class PathwiseEnsemble(eqx.Module):
     """Functions of many posteriors, `n_paths` for each draw of the hyperparameters.
 
     `paths(X)` is (B, S, N) for B draws; `paths[b]` is the PathwiseFunction of draw b;
-    `len(paths)` is B. Evaluated in batches of draws, in flat memory.
+    `len(paths)` is B. Evaluated in batches of draws and blocks of rows, in flat memory.
     """
 
     paths: PathwiseFunction
@@ -29,10 +30,9 @@ class PathwiseEnsemble(eqx.Module):
     def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "B S N"]:
         """The values of every path of every draw at every row of `X`.
 
-        Cost: B times that of a PathwiseFunction; memory of `batch_size` of them.
+        Cost: B times that of a PathwiseFunction.
         """
-        X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
-        return _evaluate(self, X)
+        return _evaluate(self, as_inputs("paths(X)", X, self.paths.anchors.shape[-1]))
 
     def __len__(self) -> int:
         return self.paths.feature_weights.shape[0]
@@ -57,7 +57,13 @@ def paths_over_draws(
     """Posterior functions with the hyperparameters integrated out.
 
     For each draw of the hyperparameters `n_paths` functions of the posterior at that
-    draw, each draw with frequencies of its own. All of it is one compiled program.
+    draw, each draw with frequencies of its own. All of it is one compiled program,
+    which serves any draws of the same shapes. A `condition` that reads other data than
+    at the last call is compiled anew; to compile once for any data, pass them through
+    `jit`, evaluation included if you like:
+
+        jax.jit(lambda key, draws, y: paths_over_draws(
+            key, draws, lambda draw: substitute(prior, draw).condition(y, 0.1))(X))
 
     Args:
         key: a PRNG key.
@@ -92,16 +98,27 @@ def paths_over_draws(
     arrays = {name: jnp.asarray(values) for name, values in draws.items()}
     n_draws = _count_draws(arrays)
 
-    def draw_paths(key_and_draw):
-        key, draw = key_and_draw
-        posterior = _as_posterior(condition(draw))
-        return PathwiseSampler(posterior, n_features).sample_paths(key, n_paths)
-
-    # A fresh function for a fresh program: `condition` closes over the user's data, and
-    # one compiled for another data set must not be found in a cache.
-    program = jax.jit(lambda xs: map_batches(draw_paths, xs, batch_size))
-    paths = program((jr.split(key, n_draws), arrays))
+    keys = jr.split(key, n_draws)
+    sizes = n_paths, n_features, batch_size
+    paths = _programs.run(condition, keys, arrays, *sizes)
     return PathwiseEnsemble(paths, batch_size)
+
+
+def _build(condition: Callable[[dict[str, Array]], ConditionedGP]) -> Callable:
+    """The compiled program of a `condition`."""
+
+    def draw_paths(keys, draws, n_paths, n_features, batch_size):
+        def one(key_and_draw):
+            key, draw = key_and_draw
+            posterior = _as_posterior(condition(draw))
+            return PathwiseSampler(posterior, n_features).sample_paths(key, n_paths)
+
+        return map_batches(one, (keys, draws), batch_size)
+
+    return jax.jit(draw_paths, static_argnums=(2, 3, 4))
+
+
+_programs = Programs(_build)
 
 
 def _count_draws(draws: Mapping[str, Array]) -> int:
@@ -127,4 +144,9 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
 
 @jax.jit
 def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
-    return map_batches(lambda path: path(X), ensemble.paths, ensemble.batch_size)
+    weights = ensemble.paths.feature_weights, ensemble.paths.update_weights
+    X = X.astype(common_dtype(X, *weights))
+    n_columns = sum(w.shape[-1] for w in weights)
+    rows = block_rows("paths", None, n_columns, X.dtype)
+    together = max(1, min(ensemble.batch_size, rows // X.shape[0]))
+    return map_batches(lambda path: path(X, block_size=rows), ensemble.paths, together)

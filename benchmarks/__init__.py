@@ -1,0 +1,1 @@
+"""How fast paths are, against every peer and against the machine: `make bench`."""

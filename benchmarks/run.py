@@ -1,0 +1,102 @@
+"""The rivals of a case, run in turns; a record for each."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from .cases import Case
+
+# One thread pool of OpenBLAS less in each other's way (README, limits), and memory
+# given back to the system as soon as it is free, so that peaks can be seen.
+_ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+_GIVING_BACK = {**_ENVIRONMENT, "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+class Worker:
+    """A process that runs one case in one library when asked."""
+
+    def __init__(self, case: Case, library: str, environment: dict | None = None):
+        self.library = library
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", case.to_json(), library],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment or _ENVIRONMENT,
+        )
+        self.about = self._hear()
+
+    def ask(self, what: str) -> dict:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        return self._hear()
+
+    def stop(self) -> None:
+        self._process.communicate()
+        self._errors.close()
+
+    def _hear(self) -> dict:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.communicate()
+            self._errors.seek(0)
+            errors = self._errors.read()
+            self._errors.close()
+            raise RuntimeError(f"The worker for {self.library} stopped:\n{errors}")
+        return json.loads(line)
+
+
+def measure(case: Case, repeats: int, libraries: Sequence[str]) -> dict:
+    """Seconds of each of the `libraries` that the case has; pyrox always."""
+    chosen = ["pyrox", *(r for r in case.rivals if r in libraries)]
+    if case.task == "first_values":
+        return _record(case, _whole_processes(chosen, repeats), {})
+    workers = [Worker(case, library) for library in chosen]
+    times: dict[str, list[float]] = {w.library: [] for w in workers}
+    for _ in range(repeats):
+        for worker in workers:
+            times[worker.library].append(worker.ask("time")["seconds"])
+    about = {worker.library: worker.about for worker in workers}
+    for worker in workers:
+        worker.stop()
+    for library in ("pyrox", "gpjax", "botorch"):
+        if library in chosen:
+            watcher = Worker(case, library, _GIVING_BACK)
+            about[library].update(watcher.ask("memory"))
+            watcher.stop()
+    return _record(case, times, about)
+
+
+def _whole_processes(libraries: Sequence[str], repeats: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {library: [] for library in libraries}
+    for _ in range(repeats):
+        for library in libraries:
+            command = [sys.executable, "-m", "benchmarks.first_values", library]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, env=_ENVIRONMENT, capture_output=True)
+            times[library].append(time.perf_counter() - start)
+    return times
+
+
+def _record(case: Case, times: dict[str, list[float]], about: dict) -> dict:
+    medians = {library: statistics.median(runs) for library, runs in times.items()}
+    ours = medians["pyrox"]
+    results = {
+        library: {
+            "median_s": medians[library],
+            "runs_s": runs,
+            "ratio": medians[library] / ours,
+            **about.get(library, {}),
+        }
+        for library, runs in times.items()
+    }
+    return {"case": json.loads(case.to_json()), "results": results}
