@@ -72,7 +72,11 @@ class FourierFeatures(AbstractFeatures):
     def sincos(self, X: Float[Array, "N D"]) -> tuple[Float[Array, "N m"], ...]:
         """The sines and the cosines of the angles, of amplitude one."""
         centred = X - self.origin.astype(X.dtype)[None, :]
-        return sincos(centred @ self.frequencies.astype(X.dtype).T)
+        frequencies = self.frequencies.astype(X.dtype)
+        farthest, fastest = jax.lax.stop_gradient(
+            [jnp.max(jnp.abs(rows), axis=0) for rows in (centred, frequencies)]
+        )
+        return sincos(centred @ frequencies.T, jnp.sum(farthest * fastest))
 
     def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
         """The root of each frequency's mass."""

@@ -11,7 +11,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from ._blocks import block_rows, map_batches, map_rows
-from ._checks import as_float, as_inputs, common_dtype, is_traced
+from ._checks import (
+    as_float,
+    as_inputs,
+    common_dtype,
+    is_traced,
+    require_finite,
+)
 from ._features import AbstractFeatures, combine, weigh
 from ._kernel import AbstractKernel
 from ._mean import mean_at
@@ -92,15 +98,17 @@ class PathwiseFunction(eqx.Module):
             >>> paths.each(jnp.ones((5, 7, 2))).shape
             (5, 7)
         """
-        X = as_float(X)
-        if X.ndim != 3 or X.shape[0] != self.n_paths:
+        call, X, in_size = "paths.each(X)", as_float(X), self.anchors.shape[-1]
+        self._require_one_draw(call)
+        wanted = X.ndim == 3 and X.shape[::2] == (self.n_paths, in_size)
+        if not wanted or X.shape[1] == 0:
             raise ValueError(
-                f"`paths.each(X)` must have shape ({self.n_paths}, N, D), points of "
-                f"its own for each path. Got {X.shape}. For all paths at the same "
-                "points call `paths(X)`."
+                f"`{call}` must have shape ({self.n_paths}, N, {in_size}), N of at "
+                f"least one: points of its own for each path. Got {X.shape}. For all "
+                "paths at the same points call `paths(X)`."
             )
-        rows, size = self._query("paths.each(X)", X.reshape(-1, X.shape[2]), block_size)
-        return _evaluate_each(self, rows.reshape(X.shape), block_size=size)
+        X, size = self._block(call, require_finite(X, call), block_size)
+        return _evaluate_each(self, X, block_size=size)
 
     def gradient(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -160,14 +168,20 @@ class PathwiseFunction(eqx.Module):
     def _query(
         self, call: str, X: ArrayLike, block_size: int | None
     ) -> tuple[Array, int]:
-        """The points, checked, of the type to compute in; the rows of a block."""
+        self._require_one_draw(call)
+        X = as_inputs(call, X, self.anchors.shape[-1])
+        return self._block(call, X, block_size)
+
+    def _require_one_draw(self, call: str) -> None:
         if self.feature_weights.ndim != 2:
             raise ValueError(
                 f"`{call}`: these paths are stacked, with leading axes "
                 f"{self.feature_weights.shape[:-2]}. "
                 "Map over them: `jax.vmap(lambda path: path(X))(paths)`."
             )
-        X = as_inputs(call, X, self.anchors.shape[-1])
+
+    def _block(self, call: str, X: Array, block_size: int | None) -> tuple[Array, int]:
+        """The points in the type to compute in, and the rows of a block."""
         X = X.astype(common_dtype(X, self.feature_weights))
         n_columns = self.feature_weights.shape[-1] + self.update_weights.shape[-1]
         return X, block_rows(call, block_size, n_columns, X.dtype)

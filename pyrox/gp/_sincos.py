@@ -63,45 +63,54 @@ _CONSTANTS = {
 
 
 @jax.custom_jvp
-def sincos(angle: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
+def sincos(
+    angle: Float[Array, "..."], bound: Float[Array, ""]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """(sin(angle), cos(angle)), each within 3.5 units in the last place.
 
     On a CPU that holds for |angle| up to 1e4 in float32 and 1e6 in float64; an array
-    with a larger entry, NaN or inf goes to XLA's functions as a whole, as everything
-    does on other platforms. Derivatives of any order reuse the pair.
+    that may have larger entries goes to XLA's functions as a whole, as everything does
+    on other platforms. Derivatives of any order reuse the pair.
+
+    Args:
+        angle: radians, finite.
+        bound: what no |angle| exceeds. The caller mostly knows one, which saves a pass
+            over the angles.
     """
-    return _pair(angle)
+    return _pair(angle, bound)
 
 
 @sincos.defjvp
 def _sincos_jvp(primals, tangents):
-    (angle,), (dangle,) = primals, tangents
-    sine, cosine = sincos(angle)
+    (angle, bound), (dangle, _) = primals, tangents
+    sine, cosine = sincos(angle, bound)
     return (sine, cosine), (cosine * dangle, -sine * dangle)
 
 
 @custom_vmap
-def _pair(angle: Array) -> tuple[Array, Array]:
+def _pair(angle: Array, bound: Array) -> tuple[Array, Array]:
     if angle.dtype.name not in _CONSTANTS:
         return _library(angle)
-    return jax.lax.platform_dependent(angle, cpu=_guarded, default=_library)
+    largest = _CONSTANTS[angle.dtype.name].largest
+
+    def on_cpu(angle):
+        return jax.lax.cond(bound <= largest, _polynomials, _library, angle)
+
+    return jax.lax.platform_dependent(angle, cpu=on_cpu, default=_library)
 
 
 @_pair.def_vmap
-def _pair_vmap(axis_size, in_batched, angle):
-    # Elementwise: one guard for the whole batch. Left to itself, `vmap` would turn the
-    # guard's choice into both branches for everyone.
-    return _pair(angle), (True, True)
+def _pair_vmap(axis_size, in_batched, angle, bound):
+    # Elementwise: one bound for the whole batch. Left to itself, `vmap` would turn the
+    # choice into both branches for everyone.
+    angle_batched, bound_batched = in_batched
+    if bound_batched:
+        bound = jnp.max(bound)
+    return _pair(angle, bound), (angle_batched, angle_batched)
 
 
 def _library(angle: Array) -> tuple[Array, Array]:
     return jnp.sin(angle), jnp.cos(angle)
-
-
-def _guarded(angle: Array) -> tuple[Array, Array]:
-    largest = _CONSTANTS[angle.dtype.name].largest
-    small = jnp.max(jnp.abs(angle), initial=0) <= largest  # false for NaN
-    return jax.lax.cond(small, _polynomials, _library, angle)
 
 
 def _polynomials(angle: Array) -> tuple[Array, Array]:
