@@ -48,7 +48,7 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	@echo "Running the tests: a few minutes ..."
-	@$(RUN)/python -m pytest --numprocesses=2 --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
+	@$(RUN)/python -m pytest --numprocesses=2 --dist=worksteal --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sweeps = {}
     if options.sweeps:
         sweeps = {
-            size: [measure(case, options.repeats, libraries) for case in several]
+            size: [measure(case, 5, libraries, memory=False) for case in several]
             for size, several in SWEEPS.items()
         }
         report.picture(sweeps, options.out / "speed.png")

@@ -55,8 +55,10 @@ class Worker:
         return json.loads(line)
 
 
-def measure(case: Case, repeats: int, libraries: Sequence[str]) -> dict:
-    """Seconds of each of the `libraries` that the case has; pyrox always."""
+def measure(
+    case: Case, repeats: int, libraries: Sequence[str], memory: bool = True
+) -> dict:
+    """Seconds of each of the `libraries` that the case has, pyrox always; and memory."""
     chosen = ["pyrox", *(r for r in case.rivals if r in libraries)]
     if case.task == "first_values":
         return _record(case, _whole_processes(chosen, repeats), {})
@@ -69,7 +71,7 @@ def measure(case: Case, repeats: int, libraries: Sequence[str]) -> dict:
     for worker in workers:
         worker.stop()
     for library in ("pyrox", "gpjax", "botorch"):
-        if library in chosen:
+        if memory and library in chosen:
             watcher = Worker(case, library, _GIVING_BACK)
             about[library].update(watcher.ask("memory"))
             watcher.stop()

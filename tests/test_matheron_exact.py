@@ -51,7 +51,7 @@ def _errors(sampler, draws: UnitVectors, process: Process, queries) -> list[floa
 
 
 def _exact_errors(monkeypatch, case: Problem) -> list[float]:
-    draws = UnitVectors(N_FEATURES, N_DATA)
+    draws = UnitVectors(N_FEATURES + N_DATA)
     monkeypatch.setattr(_pathwise, "jr", draws)
     sampler = PathwiseSampler(case.posterior(), N_FEATURES)
     return _errors(sampler, draws, case.exact(), case.queries)
@@ -60,7 +60,7 @@ def _exact_errors(monkeypatch, case: Problem) -> list[float]:
 def _sparse_errors(
     monkeypatch, case: Problem, kind: str, expected: str | None = None
 ) -> list[float]:
-    draws = UnitVectors(N_DATA, N_FEATURES, N_DATA)  # u, then w, then e
+    draws = UnitVectors(N_DATA, N_FEATURES + N_DATA)  # u, then w and e
     for module in (_guide, _pathwise):
         monkeypatch.setattr(module, "jr", draws)
     q = guide(kind, N_DATA)
@@ -105,7 +105,7 @@ def test_reading_a_whitened_guide_as_plain_is_noticed(monkeypatch):
 
 
 def _prior_errors(monkeypatch, case: Problem) -> list[float]:
-    draws = UnitVectors(N_FEATURES, N_DATA)
+    draws = UnitVectors(N_FEATURES + N_DATA)
     monkeypatch.setattr(_pathwise, "jr", draws)
     sampler = PathwiseSampler(case.prior(), N_FEATURES)
     paths = sampler.sample_paths(jax.random.key(3), draws.n_draws)
