@@ -58,7 +58,7 @@ class Worker:
 def measure(
     case: Case, repeats: int, libraries: Sequence[str], memory: bool = True
 ) -> dict:
-    """Seconds of each of the `libraries` that the case has, pyrox always; and memory."""
+    """Seconds and memory of pyrox and of those `libraries` that the case has."""
     chosen = ["pyrox", *(r for r in case.rivals if r in libraries)]
     if case.task == "first_values":
         return _record(case, _whole_processes(chosen, repeats), {})
