@@ -71,16 +71,22 @@ class FourierFeatures(AbstractFeatures):
 
     def sincos(self, X: Float[Array, "N D"]) -> tuple[Float[Array, "N m"], ...]:
         """The sines and the cosines of the angles, of amplitude one."""
-        centred = X - self.origin.astype(X.dtype)[None, :]
-        frequencies = self.frequencies.astype(X.dtype)
-        farthest, fastest = jax.lax.stop_gradient(
-            [jnp.max(jnp.abs(rows), axis=0) for rows in (centred, frequencies)]
+        dtype = X.dtype
+        return _waves(
+            self.frequencies.astype(dtype), X - self.origin.astype(dtype)[None, :]
         )
-        return sincos(centred @ frequencies.T, jnp.sum(farthest * fastest))
 
     def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
         """The root of each frequency's mass."""
         return jnp.sqrt(self.masses.astype(dtype))[None, :]
+
+
+@jax.jit
+def _waves(frequencies: Array, X: Array) -> tuple[Array, Array]:
+    farthest, fastest = jax.lax.stop_gradient(
+        [jnp.max(jnp.abs(rows), axis=0) for rows in (X, frequencies)]
+    )
+    return sincos(X @ frequencies.T, jnp.sum(farthest * fastest))
 
 
 class StackedFeatures(AbstractFeatures):
