@@ -212,7 +212,7 @@ def test_the_gram_matrix_of_many_columns(in_size, x64):
     A, B, ells = (a.astype(float) for a in (A, B, ells))
     expected = 1.3 * np.exp(-distances(A / ells, B / ells) / 2)
     np.testing.assert_allclose(
-        ours, expected, rtol=30 * float(jnp.finfo(ours.dtype).eps)
+        ours, expected, rtol=5 * float(jnp.finfo(ours.dtype).eps)
     )
 
 
