@@ -41,6 +41,18 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def plainly_compiled():
+    """XLA without its costly optimisation: it compiles in little more than half the
+    time. For tests that are about what is computed, not rounding, speed or memory."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+    jax.clear_caches()  # no later test meets these programs
+
+
 @pytest.fixture
 def getkey():
     """A fresh PRNG key at every call, the same in every run."""

@@ -19,6 +19,8 @@ from pyrox import _cli as program
 from pyrox import _demo, _demo_figure, _demo_report, datasets, plot
 from pyrox.gp import substitute
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 SHORT = ["--warmup", "60", "--samples", "60"]
 NUMBER = r"(-?[\d.]+(?:e[+-]\d+)?)"
 

@@ -92,7 +92,8 @@ def test_the_folder_has_notebooks():
 def test_runs_from_a_clean_kernel(path):
     notebook = nbformat.read(path, as_version=4)
     n_pictures = len(pictures(notebook))
-    run(notebook, PYROX_FAST="1")
+    # The rewriting runs compile as users do; here no number is looked at.
+    run(notebook, PYROX_FAST="1", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     assert not complaints(notebook)
     assert len(pictures(notebook)) == n_pictures
 
