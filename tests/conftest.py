@@ -43,8 +43,8 @@ def x64():
 
 @pytest.fixture(scope="module")
 def plainly_compiled():
-    """XLA without its costly optimisation: it compiles in little more than half the
-    time. For tests that are about what is computed, not rounding, speed or memory."""
+    """XLA without its costly optimisation: a quarter to a half less time to compile.
+    For tests that are about what is computed, not rounding, speed or memory."""
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, True)

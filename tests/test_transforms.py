@@ -319,8 +319,8 @@ def test_an_unjitted_vmap_over_query_points():
 
 @pytest.fixture
 def little_garbage():
-    """The search for leaks collects garbage after every trace. What other tests have
-    left, up to a million objects, is kept out of it."""
+    """The search for leaks collects garbage after every trace. All objects that other
+    tests have left would be gone through each time: they are kept out of it."""
     gc.collect()
     gc.freeze()
     yield
