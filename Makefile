@@ -18,7 +18,7 @@ help:
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
 	@echo "make notebooks  execute the notebooks in place"
-	@echo "make bench      time everything against GPJax and BoTorch; writes benchmarks/speed.*"
+	@echo "make bench      time everything against GPJax and BoTorch, and compare features; writes benchmarks/*"
 	@echo "make clean      remove the virtual environment and all that was built"
 
 $(RUN)/python:
@@ -48,7 +48,7 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	@echo "Running the tests: a few minutes ..."
-	@$(RUN)/python -m pytest --numprocesses=2 --dist=worksteal --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
+	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .
@@ -76,6 +76,7 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/.package
 
 bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks --sweeps --out benchmarks
+	$(RUN)/python -m benchmarks.gram --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

@@ -11,6 +11,7 @@ from pyrox.gp import (
     Matern,
     PathwiseFunction,
     PathwiseSampler,
+    Sobol,
     paths_over_draws,
 )
 
@@ -62,5 +63,6 @@ def _draws(case: Case) -> Callable[[], object]:
 
 def feature_error(case: Case) -> float:
     X = jnp.asarray(data(case)[0])[:500]
-    phi = _kernel().features(jax.random.key(0), case.n_features, case.in_size)(X)
+    key, sizes = jax.random.key(0), (case.n_features, case.in_size)
+    phi = Sobol().features(key, _kernel(), *sizes)(X)  # the default of the sampler
     return float(jnp.sqrt(jnp.mean((phi @ phi.T - _kernel()(X, X)) ** 2)))

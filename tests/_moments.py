@@ -292,19 +292,19 @@ def strays(values: Any, mean: np.ndarray, cov: np.ndarray) -> tuple[float, float
 
 
 def _flipped_sign(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, n_features):
+    def broken(key, prior, anchors, values, noise_var, solve, features):
         def minus(residual):
             return -solve(residual)
 
-        return matheron(key, prior, anchors, values, noise_var, minus, n_features)
+        return matheron(key, prior, anchors, values, noise_var, minus, features)
 
     return broken
 
 
 def _no_jitter_in_noise(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, n_features):
+    def broken(key, prior, anchors, values, noise_var, solve, features):
         left = noise_var - prior.jitter
-        return matheron(key, prior, anchors, values, left, solve, n_features)
+        return matheron(key, prior, anchors, values, left, solve, features)
 
     return broken
 
@@ -319,9 +319,9 @@ def _mean_forgotten(matheron):
 
 
 def _one_noise_for_all(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, n_features):
+    def broken(key, prior, anchors, values, noise_var, solve, features):
         mean = jnp.mean(noise_var)
-        return matheron(key, prior, anchors, values, mean, solve, n_features)
+        return matheron(key, prior, anchors, values, mean, solve, features)
 
     return broken
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpyro import handlers
 
 from pyrox.gp import (
+    IID,
     RBF,
     AbstractKernel,
     ActiveDims,
@@ -25,6 +26,7 @@ from pyrox.gp import (
     Matern,
     MeanFieldGuide,
     PathwiseSampler,
+    Sobol,
     SparseGPPrior,
     gp_factor,
     hyperparameter,
@@ -221,7 +223,7 @@ VALUES = {
     "jitter -1": (lambda: prior(jitter=-1.0), r"`GPPrior\(jitter=...\)`.*Got -1.0"),
     "nu 2.0": (
         lambda: Matern(nu=2.0),
-        r"`Matern\(nu=...\)` must be one of 0.5, 1.5, 2.5. Got 2.0",
+        r"`Matern\(nu=...\)` must be 0.5, 1.5, 2.5, ..., a plain number. Got 2.0",
     ),
     "n_features odd": (
         lambda: PathwiseSampler(posterior(), 7),
@@ -231,7 +233,24 @@ VALUES = {
     "n_features 2.5": (lambda: PathwiseSampler(posterior(), 2.5), r"Got 2.5"),
     "sum with two features": (
         lambda: (RBF() + Matern()).features(KEY, 2, 1),
-        r"`Sum.features\(n_features\)` .*at least 4. Got 2",
+        r"`features\(n_features\)` .*at least 4. Got 2. Pass 4",
+    ),
+    "odd features": (
+        lambda: Sobol().features(KEY, RBF(), 7, 1),
+        r"`features\(n_features\)` .*one sine and one cosine. Got 7. Pass 8",
+    ),
+    "too few features beside a linear kernel": (
+        lambda: IID().features(KEY, Featured(1.0) * RBF(), 2, 3),
+        r"`features\(n_features\)` .*at least 6. Got 2. Pass 6",
+    ),
+    "basis that does not exist": (
+        lambda: PathwiseSampler(posterior(), basis="halton"),
+        r"`PathwiseSampler\(basis=...\)` must be one of 'sobol', 'iid', 'orthogonal', "
+        r".*Got 'halton'. Leave it out",
+    ),
+    "basis by number": (
+        lambda: DecoupledPathwiseSampler(sparse(), FullRankGuide.init(5), basis=3),
+        r"`DecoupledPathwiseSampler\(basis=...\)` must be one of .*Got 3",
     ),
     "n_paths 0": (
         lambda: PathwiseSampler(posterior(), 8).sample_paths(KEY, 0),
@@ -260,10 +279,6 @@ VALUES = {
     "product without features": (
         lambda: (Linear(1.0) * RBF()).features(KEY, 8, 1),
         r"`Linear` has no features.*predict and sample at points work",
-    ),
-    "product of other features": (
-        lambda: (Featured(1.0) * RBF()).features(KEY, 8, 1),
-        r"A product has features when both factors are stationary",
     ),
 }
 

@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import contract, pyrox_side, report, roofline, run
+from benchmarks import contract, gram, pyrox_side, report, roofline, run
 from benchmarks.cases import CASES, SMALL, SWEEPS, Case
 
 TASKS = {case.task: case for case in reversed(SMALL) if case.task != "first_values"}
@@ -81,6 +81,13 @@ def test_the_picture_has_a_panel_for_each_size(tmp_path):
     }
     report.picture(sweeps, tmp_path / "speed.png")
     assert matplotlib.image.imread(tmp_path / "speed.png").shape[1] > 1000
+
+
+def test_the_error_of_features_by_basis(monkeypatch):
+    monkeypatch.setattr(gram, "N_DRAWS", 2)
+    found = gram.errors("Matern-5/2", 2, botorch=False)
+    assert set(found) == {"iid", "orthogonal", "sobol"}
+    assert 0 < found["sobol"] < found["iid"] / 2 < 0.05
 
 
 def test_a_whole_run_writes_what_it_measured(tmp_path):

@@ -33,7 +33,7 @@ from pyrox.gp import (
     PathwiseSampler,
 )
 
-N_PATHS, N_FEATURES, IN_SIZE, N_DATA, N_QUERIES = 16_384, 8192, 3, 32, 64
+N_PATHS, N_FEATURES, IN_SIZE, N_DATA, N_QUERIES = 16_384, 4096, 3, 32, 64
 LARGEST_Z = 5.3
 LARGEST_RMS = 0.03
 # Short enough that the posterior keeps much of the prior's variance, and so of the
@@ -41,7 +41,7 @@ LARGEST_RMS = 0.03
 LENGTHSCALE = 0.3
 SAMPLERS = ("exact", "FullRankGuide", "WhitenedGuide")
 CASES = [(kind, name) for kind in KINDS for name in SAMPLERS]
-# 134 million weights a case: single precision halves their time and memory, and rounds
+# 67 million weights a case: single precision halves their time and memory, and rounds
 # by less than 0.01 standard errors (measured). The references are in double.
 DTYPE = "float32"
 

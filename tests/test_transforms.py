@@ -20,6 +20,7 @@ from pyrox.gp import (
     Matern,
     MeanFieldGuide,
     PathwiseSampler,
+    Sobol,
     SparseGPPrior,
     WhitenedGuide,
     _exact,
@@ -333,7 +334,7 @@ def test_no_tracer_is_left_behind(little_garbage):
     def line(exact, X):
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
         again, _ = _exact._factored(moved, exact.y, exact.noise_var)
-        paths = _pathwise._draw_exact(key(), again, n_features=8, n_paths=2)
+        paths = _pathwise._draw_exact(key(), again, Sobol(), 8, 2)
         values = _path._evaluate(paths, X, block_size=64)
         return values, _exact._var(again, X, block_size=64)
 

@@ -2,12 +2,20 @@
 
 # ruff: isort: skip_file
 from ._kernel import AbstractKernel as AbstractKernel
-from ._stationary import RBF as RBF, Matern as Matern
+from ._stationary import RBF as RBF, RationalQuadratic as RationalQuadratic
+from ._matern import Matern as Matern
+from ._periodic import Periodic as Periodic, Cosine as Cosine
+from ._spectral_mixture import SpectralMixture as SpectralMixture
+from ._polynomial import Linear as Linear, Polynomial as Polynomial
+from ._constant import Constant as Constant, White as White
 from ._kernel import ActiveDims as ActiveDims, Product as Product
 from ._kernel import Scale as Scale, Sum as Sum
 from ._hyper import hyperparameter as hyperparameter
 from ._features import AbstractFeatures as AbstractFeatures
 from ._features import FourierFeatures as FourierFeatures
+from ._basis import AbstractBasis as AbstractBasis, Sobol as Sobol, IID as IID
+from ._basis import Orthogonal as Orthogonal
+from ._check_kernel import check_kernel as check_kernel
 
 from ._exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._sparse import SparseGPPrior as SparseGPPrior

@@ -5,13 +5,14 @@ E[phi(X) phi(X')^T] = K(X, X').
 """
 
 import abc
+import functools
+from collections.abc import Sequence
 from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from ._sincos import sincos
 
@@ -98,6 +99,20 @@ class StackedFeatures(AbstractFeatures):
         return jnp.concatenate([phi(X) for phi in self.maps], axis=1)
 
 
+class TensorFeatures(AbstractFeatures):
+    """Products of the columns of several maps, each with each: the features of a
+    product of kernels whose maps are independent."""
+
+    maps: tuple[AbstractFeatures, ...]
+
+    def __call__(self, X: Float[Array, "N D"]) -> Float[Array, "N F"]:
+        def times(left, right):
+            both = left[:, :, None] * right[:, None, :]
+            return both.reshape(X.shape[0], -1)
+
+        return functools.reduce(times, (phi(X) for phi in self.maps))
+
+
 class ColumnFeatures(AbstractFeatures):
     """A map of some columns of the input."""
 
@@ -147,36 +162,40 @@ def weigh(
     return weights @ rows.T
 
 
-def sum_features(left: AbstractFeatures, right: AbstractFeatures) -> AbstractFeatures:
-    """Features of k1 + k2 from theirs: side by side, Fourier pairs as one product."""
-    if isinstance(left, FourierFeatures) and isinstance(right, FourierFeatures):
+def count_columns(phi: AbstractFeatures, in_size: int) -> int:
+    """F, of a map of D inputs."""
+    point = jax.ShapeDtypeStruct((1, in_size), jnp.result_type(float))
+    return jax.eval_shape(phi, point).shape[1]
+
+
+def sum_features(maps: Sequence[AbstractFeatures]) -> AbstractFeatures:
+    """Features of a sum of kernels: side by side, all Fourier pairs as one product."""
+    waves = [phi for phi in maps if isinstance(phi, FourierFeatures)]
+    others = [phi for phi in maps if not isinstance(phi, FourierFeatures)]
+    if len(waves) > 1:
+        together = [(phi.frequencies, phi.masses) for phi in waves]
+        waves = [FourierFeatures(*map(jnp.concatenate, zip(*together, strict=True)))]
+    parts = [*waves, *others]
+    return parts[0] if len(parts) == 1 else StackedFeatures(tuple(parts))
+
+
+def product_features(maps: Sequence[FourierFeatures]) -> FourierFeatures:
+    """Features of a product of stationary kernels, from frequencies drawn together:
+    they add, their masses multiply."""
+
+    def times(left, right):
+        n = left.masses.shape[0]
         return FourierFeatures(
-            jnp.concatenate([left.frequencies, right.frequencies]),
-            jnp.concatenate([left.masses, right.masses]),
+            left.frequencies + right.frequencies, n * left.masses * right.masses
         )
-    return StackedFeatures((left, right))
+
+    return functools.reduce(times, maps)
 
 
-def product_features(
-    key: PRNGKeyArray, left: AbstractFeatures, right: AbstractFeatures
-) -> AbstractFeatures:
-    """Features of k1 k2 for stationary k1, k2: frequencies add, masses multiply.
-
-    The pairs are shuffled: the frequencies of a sum come in blocks, one a term, and
-    pairing block with block would leave out the cross terms.
-    """
-    if not (isinstance(left, FourierFeatures) and isinstance(right, FourierFeatures)):
-        raise ValueError(
-            "A product has features when both factors are stationary (RBF, Matern, and "
-            "their sums, products and scales). Condition and predict work without; to "
-            "draw paths give the product a `features` method of its own."
-        )
-    n = left.masses.shape[0]
-    partner = jr.permutation(key, n)
-    return FourierFeatures(
-        left.frequencies + right.frequencies[partner],
-        n * left.masses * right.masses[partner],
-    )
+def tensor_features(maps: Sequence[AbstractFeatures]) -> AbstractFeatures:
+    """Features of a product of kernels from independent maps: all products of columns,
+    F1 F2 of them."""
+    return maps[0] if len(maps) == 1 else TensorFeatures(tuple(maps))
 
 
 def scale_features(phi: AbstractFeatures, scale: Float[Array, ""]) -> AbstractFeatures:
@@ -189,13 +208,17 @@ def scale_features(phi: AbstractFeatures, scale: Float[Array, ""]) -> AbstractFe
 def column_features(
     phi: AbstractFeatures, dims: tuple[int, ...], in_size: int
 ) -> AbstractFeatures:
-    """Features on all `in_size` columns of a kernel that sees only `dims`.
+    """Features on all `in_size` columns of a kernel that sees only `dims`."""
+    if isinstance(phi, FourierFeatures):
+        return fourier_columns(phi, dims, in_size)
+    return ColumnFeatures(phi, dims)
 
-    Fourier features stay Fourier features, with zeros for the other columns, so that
-    kernels on different columns can be multiplied.
-    """
-    if not isinstance(phi, FourierFeatures):
-        return ColumnFeatures(phi, dims)
+
+def fourier_columns(
+    phi: FourierFeatures, dims: tuple[int, ...], in_size: int
+) -> FourierFeatures:
+    """Fourier features stay Fourier features, with zeros for the other columns, so that
+    kernels on different columns can be multiplied."""
     everywhere = jnp.zeros((phi.frequencies.shape[0], in_size), phi.frequencies.dtype)
     return FourierFeatures(everywhere.at[:, dims].set(phi.frequencies), phi.masses)
 

@@ -79,7 +79,7 @@ def _check_shape(module: AbstractParametrized, field: dataclasses.Field) -> None
     shape = getattr(module, field.name).shape
     if len(shape) in field.metadata["ndims"] and 0 not in shape:
         return
-    forms = {0: "()", 1: "(D,)", 2: "(M, M)"}
+    forms = {0: "()", 1: "(D,)", 2: "(n, m)"}
     wanted = " or ".join(forms[n] for n in field.metadata["ndims"])
     raise ValueError(
         f"`{site(module, field.name)}` must have shape {wanted}. Got {shape}. "

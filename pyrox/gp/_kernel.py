@@ -7,18 +7,18 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from ._checks import as_count, as_float
+from ._basis import IID, Draw, has_features
+from ._checks import as_float
 from ._features import (
     AbstractFeatures,
+    FourierFeatures,
     column_features,
-    product_features,
+    fourier_columns,
     scale_features,
-    sum_features,
 )
 from ._hyper import hyperparameter
 from ._priors import AbstractWithPriors
@@ -55,24 +55,52 @@ class AbstractKernel(AbstractWithPriors):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         """The variances k(x, x)."""
 
+    def terms(self) -> tuple[tuple["AbstractKernel", ...], ...]:
+        """The kernel as a sum of products: one tuple of factors for each term."""
+        return ((self,),)
+
+    def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
+        """A map with phi(X) phi(X')^T = k(X, X') to rounding, if there is one of few
+        columns; `n_features` is how many one would like. None if there is not."""
+        return None
+
+    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
+        """Frequencies from the spectral measure of a stationary kernel.
+
+        None for a kernel that is not stationary.
+
+        Args:
+            draw: `draw(dtype, 3, 1)` gives standard normals, columns of shape (m, 3)
+                and (m, 1) for one m and all calls. All that is random comes from it.
+            in_size: D.
+
+        Returns:
+            m frequencies, in radians per input unit, with masses that sum to k(x, x).
+        """
+        return None
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:
         """A random map phi, (N, D) -> (N, F), with E[phi(X) phi(X')^T] = k(X, X').
 
-        The one method that a kernel may leave out; this body then answers for it.
+        By independent frequencies; `PathwiseSampler(basis=...)` has better ones. A
+        kernel with neither frequencies nor exact features may have a map of its own
+        here.
 
         Args:
             key: a PRNG key.
             n_features: F, the number of columns.
             in_size: D.
         """
-        raise ValueError(
-            f"`{type(self).__name__}` has no features, so its posterior has no paths "
-            "(predict and sample at points work): give it a method "
-            "`features(key, n_features, in_size)`, for example one that returns "
-            "`FourierFeatures(frequencies, masses)`."
-        )
+        if is_factor(self) and not has_features(self, in_size):
+            raise ValueError(
+                f"`{type(self).__name__}` has no features, so its posterior has no "
+                "paths (predict and sample at points work): give it a method "
+                "`sample_frequencies(draw, in_size)` if it is stationary, else "
+                "`features(key, n_features, in_size)`."
+            )
+        return IID().features(key, self, n_features, in_size)
 
     def __add__(self, other: Any) -> "AbstractKernel":
         return Sum(self, _as_kernel(other, "+"))
@@ -103,6 +131,12 @@ def _as_kernel(other: Any, sign: str) -> "AbstractKernel":
         f"`kernel {sign} other` takes a kernel{numbers}. Got {other!r}. "
         "Multiply to scale a kernel: `2.0 * kernel`."
     )
+
+
+def is_factor(kernel: AbstractKernel) -> bool:
+    """Whether it is neither a sum nor a product."""
+    ((first, *_), *_) = terms = kernel.terms()
+    return first is kernel and len(terms) == 1
 
 
 def as_kernel(call: str, kernel: AbstractKernel) -> AbstractKernel:
@@ -137,16 +171,8 @@ class Sum(AbstractKernel):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) + self.right.diag(X)
 
-    def features(
-        self, key: PRNGKeyArray, n_features: int, in_size: int
-    ) -> AbstractFeatures:
-        n_features = as_count("Sum.features(n_features)", n_features, 4, even=True)
-        half = n_features // 4 * 2
-        key_left, key_right = jr.split(key)
-        return sum_features(
-            self.left.features(key_left, half, in_size),
-            self.right.features(key_right, n_features - half, in_size),
-        )
+    def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
+        return self.left.terms() + self.right.terms()
 
 
 class Product(AbstractKernel):
@@ -172,15 +198,8 @@ class Product(AbstractKernel):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) * self.right.diag(X)
 
-    def features(
-        self, key: PRNGKeyArray, n_features: int, in_size: int
-    ) -> AbstractFeatures:
-        key_left, key_right, key_pair = jr.split(key, 3)
-        return product_features(
-            key_pair,
-            self.left.features(key_left, n_features, in_size),
-            self.right.features(key_right, n_features, in_size),
-        )
+    def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
+        return tuple(a + b for a in self.left.terms() for b in self.right.terms())
 
 
 class Scale(AbstractKernel):
@@ -210,6 +229,22 @@ class Scale(AbstractKernel):
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.factor.astype(X.dtype) * self.kernel.diag(X)
+
+    def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
+        if is_factor(self.kernel):
+            return ((self,),)
+        terms = self.kernel.terms()
+        return tuple((Scale(first, self.factor), *rest) for first, *rest in terms)
+
+    def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
+        phi = self.kernel.exact_features(n_features, in_size)
+        return None if phi is None else scale_features(phi, self.factor)
+
+    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
+        phi = self.kernel.sample_frequencies(draw, in_size)
+        if phi is None:
+            return None
+        return FourierFeatures(phi.frequencies, self.factor * phi.masses)
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
@@ -269,6 +304,24 @@ class ActiveDims(AbstractKernel):
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.kernel.diag(self._columns(X))
+
+    def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
+        if is_factor(self.kernel):
+            return ((self,),)
+        return tuple(
+            tuple(ActiveDims(factor, self.dims) for factor in term)
+            for term in self.kernel.terms()
+        )
+
+    def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
+        self._check(in_size)
+        phi = self.kernel.exact_features(n_features, len(self.dims))
+        return None if phi is None else column_features(phi, self.dims, in_size)
+
+    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
+        self._check(in_size)
+        phi = self.kernel.sample_frequencies(draw, len(self.dims))
+        return None if phi is None else fourier_columns(phi, self.dims, in_size)
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int

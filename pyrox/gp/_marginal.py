@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ._basis import AbstractBasis, as_basis
 from ._blocks import block_rows, map_batches
 from ._checks import as_count, as_inputs, common_dtype
 from ._closure import Programs
@@ -53,6 +54,7 @@ def paths_over_draws(
     n_paths: int = 8,
     n_features: int = 1024,
     batch_size: int = 16,
+    basis: AbstractBasis | str = "sobol",
 ) -> PathwiseEnsemble:
     """Posterior functions with the hyperparameters integrated out.
 
@@ -73,6 +75,7 @@ def paths_over_draws(
         n_features: F, feature columns, even.
         batch_size: how many draws are worked on at once. Memory grows with it, not with
             the number of draws; what is kept for a draw is S (N + F) numbers.
+        basis: how frequencies are chosen, as in `PathwiseSampler`.
 
     Returns:
         A callable: `paths(X)` is (B, S, N) for B draws.
@@ -99,23 +102,25 @@ def paths_over_draws(
     n_draws = _count_draws(arrays)
 
     keys = jr.split(key, n_draws)
+    basis = as_basis("paths_over_draws(basis=...)", basis)
     sizes = n_paths, n_features, batch_size
-    paths = _programs.run(condition, keys, arrays, *sizes)
+    paths = _programs.run(condition, keys, arrays, basis, *sizes)
     return PathwiseEnsemble(paths, batch_size)
 
 
 def _build(condition: Callable[[dict[str, Array]], ConditionedGP]) -> Callable:
     """The compiled program of a `condition`."""
 
-    def draw_paths(keys, draws, n_paths, n_features, batch_size):
+    def draw_paths(keys, draws, basis, n_paths, n_features, batch_size):
         def one(key_and_draw):
             key, draw = key_and_draw
             posterior = _as_posterior(condition(draw))
-            return PathwiseSampler(posterior, n_features).sample_paths(key, n_paths)
+            sampler = PathwiseSampler(posterior, n_features, basis)
+            return sampler.sample_paths(key, n_paths)
 
         return map_batches(one, (keys, draws), batch_size)
 
-    return jax.jit(draw_paths, static_argnums=(2, 3, 4))
+    return jax.jit(draw_paths, static_argnums=(3, 4, 5))
 
 
 _programs = Programs(_build)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ._basis import AbstractBasis, as_basis
 from ._checks import as_count, require_ok
 from ._exact import ConditionedGP, GPPrior
-from ._features import move_origin
+from ._features import AbstractFeatures, move_origin
 from ._guide import AbstractGuide, as_guide
 from ._hyper import require_valid
 from ._mean import mean_at
@@ -39,9 +40,12 @@ class PathwiseSampler(eqx.Module):
         posterior: what `GPPrior.condition` returned, or a `GPPrior` for prior draws.
         n_features: F, the number of feature columns, even: F/2 frequencies, each with
             its sine and its cosine.
+        basis: how frequencies are chosen: `"sobol"`, `"iid"`, `"orthogonal"`, or an
+            object of theirs.
 
     Raises:
-        ValueError: an odd or too small `n_features`; a kernel without features.
+        ValueError: an odd or too small `n_features`; a kernel without features; a
+            basis that does not exist.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -55,8 +59,14 @@ class PathwiseSampler(eqx.Module):
 
     posterior: ConditionedGP | GPPrior
     n_features: int = eqx.field(static=True)
+    basis: AbstractBasis
 
-    def __init__(self, posterior: ConditionedGP | GPPrior, n_features: int = 1024):
+    def __init__(
+        self,
+        posterior: ConditionedGP | GPPrior,
+        n_features: int = 1024,
+        basis: AbstractBasis | str = "sobol",
+    ):
         if not isinstance(posterior, ConditionedGP | GPPrior):
             raise ValueError(
                 "`PathwiseSampler(posterior)` must be what `GPPrior.condition` "
@@ -65,6 +75,7 @@ class PathwiseSampler(eqx.Module):
             )
         self.posterior = posterior
         self.n_features = _as_features("PathwiseSampler", n_features)
+        self.basis = as_basis("PathwiseSampler(basis=...)", basis)
 
     def sample_paths(self, key: PRNGKeyArray, n_paths: int = 1) -> PathwiseFunction:
         """`n_paths` functions.
@@ -77,8 +88,8 @@ class PathwiseSampler(eqx.Module):
         if isinstance(posterior, GPPrior):
             X = require_valid("PathwiseSampler", posterior.kernel, posterior.X)
             posterior = eqx.tree_at(lambda p: p.X, posterior, X)
-            return _draw_prior(key, posterior, self.n_features, n_paths)
-        return _draw_exact(key, posterior, self.n_features, n_paths)
+            return _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
+        return _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -99,10 +110,12 @@ class DecoupledPathwiseSampler(eqx.Module):
         prior: the process and its inducing inputs Z.
         guide: q(u), trained or set by hand.
         n_features: F, the number of feature columns, even.
+        basis: how frequencies are chosen: `"sobol"`, `"iid"`, `"orthogonal"`, or an
+            object of theirs.
 
     Raises:
         ValueError: a guide of another size than Z; an odd or too small `n_features`; a
-            kernel without features.
+            kernel without features; a basis that does not exist.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -118,9 +131,14 @@ class DecoupledPathwiseSampler(eqx.Module):
     prior: SparseGPPrior
     guide: AbstractGuide
     n_features: int = eqx.field(static=True)
+    basis: AbstractBasis
 
     def __init__(
-        self, prior: SparseGPPrior, guide: AbstractGuide, n_features: int = 1024
+        self,
+        prior: SparseGPPrior,
+        guide: AbstractGuide,
+        n_features: int = 1024,
+        basis: AbstractBasis | str = "sobol",
     ):
         if not isinstance(prior, SparseGPPrior):
             raise ValueError(
@@ -132,6 +150,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         self.prior = prior
         self.guide = guide
         self.n_features = _as_features("DecoupledPathwiseSampler", n_features)
+        self.basis = as_basis("DecoupledPathwiseSampler(basis=...)", basis)
 
     def sample_paths(self, key: PRNGKeyArray, n_paths: int = 1) -> PathwiseFunction:
         """`n_paths` functions.
@@ -142,7 +161,8 @@ class DecoupledPathwiseSampler(eqx.Module):
         prior = sample_hyperparameters(self.prior)
         Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), prior.Z)
         prior = eqx.tree_at(lambda p: p.Z, prior, Z)
-        paths, ok = _draw_sparse(key, prior, self.guide, self.n_features, n_paths)
+        sizes = self.n_features, n_paths
+        paths, ok = _draw_sparse(key, prior, self.guide, self.basis, *sizes)
         sentence = positive_definite("DecoupledPathwiseSampler", prior.jitter, Z)
         weights = require_ok(paths.update_weights, ok, sentence)
         return eqx.tree_at(lambda p: p.update_weights, paths, weights)
@@ -165,18 +185,17 @@ def matheron(
     values: Float[Array, "S M"],
     noise_var: Float[Array, "..."],
     solve: Callable[[Array], Array],
-    n_features: int,
+    draw_features: Callable[[PRNGKeyArray], AbstractFeatures],
 ) -> PathwiseFunction:
     """S functions of `prior` that take the noisy `values` at the `anchors`.
 
-    `solve` applies the inverse of K + noise_var I. The residual draw carries the whole
-    of that diagonal, jitter included, so the paths have the covariance that the
-    conditioned process reports.
+    `solve` applies the inverse of K + noise_var I, `draw_features` makes the map. The
+    residual draw carries the whole of that diagonal, jitter included, so the paths have
+    the covariance that the conditioned process reports.
     """
     key_features, key_normal = jr.split(key)
     dtype, (n_paths, n_anchors) = anchors.dtype, values.shape
-    phi = prior.kernel.features(key_features, n_features, anchors.shape[1])
-    phi = move_origin(phi, jnp.mean(anchors, axis=0))
+    phi = move_origin(draw_features(key_features), jnp.mean(anchors, axis=0))
     phi_anchors = phi(anchors)
     # One draw for both: compiling a generator takes longer than running it.
     n_columns = phi_anchors.shape[1]
@@ -193,25 +212,35 @@ _static = functools.partial(jax.jit, static_argnames=("n_features", "n_paths"))
 
 @_static
 def _draw_exact(
-    key: PRNGKeyArray, posterior: ConditionedGP, n_features: int, n_paths: int
+    key: PRNGKeyArray,
+    posterior: ConditionedGP,
+    basis: AbstractBasis,
+    n_features: int,
+    n_paths: int,
 ) -> PathwiseFunction:
     values = jnp.broadcast_to(posterior.y[None, :], (n_paths, posterior.y.shape[0]))
     noise_var = posterior.prior.jitter + posterior.noise_var
     solve = posterior.factor.solve
+    features = _features_of(posterior.prior, posterior.X, basis, n_features)
     return matheron(
-        key, posterior.prior, posterior.X, values, noise_var, solve, n_features
+        key, posterior.prior, posterior.X, values, noise_var, solve, features
     )
 
 
 @_static
 def _draw_prior(
-    key: PRNGKeyArray, prior: GPPrior, n_features: int, n_paths: int
+    key: PRNGKeyArray,
+    prior: GPPrior,
+    basis: AbstractBasis,
+    n_features: int,
+    n_paths: int,
 ) -> PathwiseFunction:
     # No data, no update: zero weights. They stay anchored at the inputs, so that the
     # path has the shape of a conditioned one.
     values = jnp.zeros((n_paths, prior.X.shape[0]), prior.X.dtype)
     noise_var = jnp.zeros((), prior.X.dtype)
-    return matheron(key, prior, prior.X, values, noise_var, jnp.zeros_like, n_features)
+    features = _features_of(prior, prior.X, basis, n_features)
+    return matheron(key, prior, prior.X, values, noise_var, jnp.zeros_like, features)
 
 
 @_static
@@ -219,6 +248,7 @@ def _draw_sparse(
     key: PRNGKeyArray,
     prior: SparseGPPrior,
     guide: AbstractGuide,
+    basis: AbstractBasis,
     n_features: int,
     n_paths: int,
 ) -> tuple[PathwiseFunction, Array]:
@@ -227,5 +257,16 @@ def _draw_sparse(
     values = guide.draw(key_values, inducing, n_paths)
     noise_var = jnp.asarray(prior.jitter, prior.Z.dtype)
     solve = inducing.factor.solve
-    paths = matheron(key_path, prior, prior.Z, values, noise_var, solve, n_features)
+    features = _features_of(prior, prior.Z, basis, n_features)
+    paths = matheron(key_path, prior, prior.Z, values, noise_var, solve, features)
     return paths, inducing.factor.succeeded()
+
+
+def _features_of(
+    prior: GPPrior | SparseGPPrior,
+    anchors: Float[Array, "M D"],
+    basis: AbstractBasis,
+    n_features: int,
+) -> Callable[[PRNGKeyArray], AbstractFeatures]:
+    in_size = anchors.shape[1]
+    return lambda key: basis.features(key, prior.kernel, n_features, in_size)

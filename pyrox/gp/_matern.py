@@ -1,0 +1,115 @@
+"""The Matern kernels of half-integer smoothness."""
+
+import functools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+from numpyro.distributions import constraints
+
+from ._basis import Draw
+from ._checks import as_float, is_traced
+from ._gamma import fixed_gamma
+from ._hyper import hyperparameter
+from ._stationary import AbstractStationary
+
+
+class Matern(AbstractStationary):
+    """The Matern kernels of half-integer smoothness nu, of z = sqrt(2 nu) |x - x'| / l:
+
+        nu = 1/2: variance * exp(-z)
+        nu = 3/2: variance * (1 + z) exp(-z)
+        nu = 5/2: variance * (1 + z + z^2 / 3) exp(-z)
+
+    and so on (Rasmussen & Williams 2006, eq. 4.16). The spectral measure is a
+    multivariate Student-t with 2 nu degrees of freedom: a normal vector over the root
+    of one Gamma(nu, rate nu) draw, shared by the coordinates of that vector.
+    (Independent Student-t coordinates give a product of one-dimensional kernels
+    instead.)
+
+    First input derivatives exist for nu >= 3/2, also where two points coincide, and are
+    given as zero there for nu = 1/2, whose paths have none.
+
+    Args:
+        nu: 0.5, 1.5, 2.5, ...
+        init_variance: k(x, x), in squared units of the function.
+        init_lengthscale: in input units, () or one for each input, (D,).
+        name: the prefix of its NumPyro sites.
+
+    Raises:
+        ValueError: another nu; a value that is not positive and finite; another shape.
+
+    Cost: O(N M D) time, O(N M) memory for a Gram matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import Matern
+        >>> float(Matern(nu=0.5)(jnp.array([[0.0]]), jnp.array([[1.0]]))[0, 0])
+        0.36787...
+    """
+
+    nu: float = eqx.field(static=True)
+    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        constraints.positive, ndims=(0, 1)
+    )
+
+    def __init__(
+        self,
+        nu: float = 2.5,
+        init_variance: ArrayLike = 1.0,
+        init_lengthscale: ArrayLike = 1.0,
+        name: str = "Matern",
+    ):
+        if is_traced(nu) or not (nu > 0 and float(nu + 0.5).is_integer()):
+            raise ValueError(
+                "`Matern(nu=...)` must be 0.5, 1.5, 2.5, ..., a plain number. "
+                f"Got {nu}. For smoother functions use `RBF`."
+            )
+        self.variance = as_float(init_variance)
+        self.lengthscale = as_float(init_lengthscale)
+        self.nu = float(nu)
+        self.name = name
+        self.priors = ()
+
+    def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
+        return _matern(round(self.nu - 0.5), 2 * self.nu * r2)
+
+    def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
+        normal, rank = draw(self.lengthscale.dtype, in_size, 1)
+        return normal * jax.lax.rsqrt(fixed_gamma(self.nu, rank) / self.nu)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _matern(order: int, t: Array) -> Array:
+    """The Matern function of smoothness `order` + 1/2, of t = 2 nu r^2.
+
+    Written in the squared distance its derivative is the function of the order below,
+    so no root is differentiated at zero: all derivatives that exist are right where two
+    points coincide.
+    """
+    z = jnp.sqrt(t)
+    coefficients = reversed(_coefficients(order))
+    return functools.reduce(lambda total, c: total * z + c, coefficients) * jnp.exp(-z)
+
+
+@_matern.defjvp
+def _matern_jvp(order, primals, tangents):
+    (t,), (dt,) = primals, tangents
+    if order > 0:
+        slope = -_matern(order - 1, t) / (2 * (2 * order - 1))
+        return _matern(order, t), slope * dt
+    # Infinite at zero, where the kernel has a kink: zero is the middle of its slopes.
+    away = jnp.where(t > 0, t, 1)
+    slope = -_matern(0, away) / (2 * jnp.sqrt(away))
+    return _matern(0, t), jnp.where(t > 0, slope, 0) * dt
+
+
+def _coefficients(p: int) -> list[float]:
+    """Of 1, z, ..., z^p in front of exp(-z) (Rasmussen & Williams 2006, eq. 4.16)."""
+    return [
+        2**i * math.comb(p, i) / (math.comb(2 * p, i) * math.factorial(i))
+        for i in range(p + 1)
+    ]

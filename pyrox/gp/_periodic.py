@@ -1,0 +1,216 @@
+"""Kernels of functions that repeat."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, ArrayLike, Float
+from numpyro.distributions import constraints
+
+from ._basis import Draw
+from ._checks import as_float, common_dtype
+from ._distances import squared_distances
+from ._features import FourierFeatures
+from ._hyper import hyperparameter, site
+from ._kernel import AbstractKernel
+
+_HARMONICS = 256  # that are drawn from: the others have no mass from l = 0.05 up
+_FEWEST = {1: 32, 2: 15}  # harmonics that are taken as all, for one and two inputs
+
+
+class Periodic(AbstractKernel):
+    """variance * exp(-2 sum_d sin^2(pi (x_d - x'_d) / period_d) / l_d^2).
+
+    MacKay 1998; Rasmussen & Williams 2006, eq. 4.31. An RBF on a circle, so its
+    functions repeat exactly: `Periodic() * Matern()` lets the shape drift. Its spectral
+    measure is discrete: harmonics of the period, whose masses are modified Bessel
+    functions (Solin & Sarkka 2014). With one input and 66 columns, or two and 962, its
+    features are all of these that fit, which is exact to 1e-6 for lengthscales from 0.2
+    and 0.35 up; otherwise, and in products, harmonics are drawn.
+
+    Args:
+        init_variance: k(x, x), in squared units of the function.
+        init_lengthscale: of the shape within a period, as a fraction of the circle's
+            radius: () or one for each input, (D,). From 2 up it is close to a sine.
+        init_period: in input units, () or one for each input, (D,).
+        name: the prefix of its NumPyro sites.
+
+    Raises:
+        ValueError: a value that is not positive and finite, or another shape.
+
+    Cost: O(N M D) time, O(N M) memory for a Gram matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import Periodic
+        >>> kernel = Periodic(init_period=12.0)
+        >>> float(kernel(jnp.array([[1.0]]), jnp.array([[25.0]]))[0, 0])
+        1.0
+    """
+
+    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        constraints.positive, ndims=(0, 1)
+    )
+    period: Float[Array, "..."] = hyperparameter(constraints.positive, ndims=(0, 1))
+
+    def __init__(
+        self,
+        init_variance: ArrayLike = 1.0,
+        init_lengthscale: ArrayLike = 1.0,
+        init_period: ArrayLike = 1.0,
+        name: str = "Periodic",
+    ):
+        self.variance = as_float(init_variance)
+        self.lengthscale = as_float(init_lengthscale)
+        self.period = as_float(init_period)
+        self.name = name
+        self.priors = ()
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        X1, X2 = as_float(X1), as_float(X2)
+        dtype, in_size = common_dtype(X1, X2), X1.shape[1]
+        scale = 1 / _per_input(self, "lengthscale", in_size).astype(dtype)
+        circles = _angles(self, X1.astype(dtype), X2.astype(dtype))
+        left, right = (
+            jnp.concatenate([jnp.cos(a), jnp.sin(a)], axis=1) for a in circles
+        )
+        r2 = squared_distances(left, right, jnp.concatenate([scale, scale]))
+        return self.variance.astype(dtype) * jnp.exp(-r2 / 2)
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        X = as_float(X)
+        return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
+
+    def exact_features(self, n_features: int, in_size: int) -> FourierFeatures | None:
+        # The most harmonics whose lattice, opposite ones taken together, fits.
+        highest = (int((n_features // 2 * 2 - 1) ** (1 / in_size) + 1e-9) - 1) // 2
+        if highest < _FEWEST.get(in_size, np.inf):
+            return None
+        harmonics = range(-highest, highest + 1)
+        lattice = np.array(list(itertools.product(harmonics, repeat=in_size)))
+        zero_and_after = lattice[len(lattice) // 2 :]
+        weights = self._harmonics(highest, in_size)
+        masses = jnp.prod(_pick(weights, zero_and_after + highest), axis=1)
+        masses = masses.at[1:].multiply(2)
+        return FourierFeatures(
+            self._frequencies(zero_and_after), self.variance * masses
+        )
+
+    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
+        (ranks,) = draw(self.lengthscale.dtype, in_size)
+        weights = self._harmonics(_HARMONICS, in_size)
+        below = jnp.cumsum(weights, axis=1)
+        search = jax.vmap(jnp.searchsorted, in_axes=(0, 1), out_axes=1)
+        chosen = jnp.clip(search(below, ndtr(ranks)), 0, 2 * _HARMONICS)
+        # The harmonics that were drawn have no derivative by the lengthscale; their
+        # masses carry it instead.
+        chance = _pick(weights, chosen)
+        masses = jnp.prod(chance / jax.lax.stop_gradient(chance), axis=1)
+        n = masses.shape[0]
+        return FourierFeatures(
+            self._frequencies(chosen - _HARMONICS), self.variance * masses / n
+        )
+
+    def _harmonics(self, highest: int, in_size: int) -> Float[Array, "D H"]:
+        """The spectral masses of harmonics -highest to highest, for each input, by the
+        Fourier transform of the kernel over one period; they sum to one."""
+        n = 4 * max(highest, 8)
+        sines = np.sin(np.pi * np.arange(n) / n) ** 2
+        ells = _per_input(self, "lengthscale", in_size)[:, None]
+        shape = jnp.exp(-2 * sines.astype(ells.dtype)[None, :] / ells**2)
+        half = jnp.maximum(jnp.fft.rfft(shape, axis=1).real[:, : highest + 1], 0)
+        both = jnp.concatenate([half[:, :0:-1], half], axis=1)
+        return both / jnp.sum(both, axis=1, keepdims=True)
+
+    def _frequencies(self, lattice: ArrayLike) -> Float[Array, "m D"]:
+        lattice = jnp.asarray(lattice).astype(self.period.dtype)
+        period = _per_input(self, "period", lattice.shape[1])
+        return 2 * np.pi * lattice / period[None, :]
+
+
+class Cosine(AbstractKernel):
+    """variance * cos(2 pi sum_d (x_d - x'_d) / period_d): one sinusoid of unknown phase
+    and amplitude. Its pair of features is exact.
+
+    Args:
+        init_variance: in squared units of the function.
+        init_period: in input units, () or one for each input, (D,).
+        name: the prefix of its NumPyro sites.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import Cosine
+        >>> float(Cosine(init_period=4.0)(jnp.array([[0.0]]), jnp.array([[2.0]]))[0, 0])
+        -1.0
+    """
+
+    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    period: Float[Array, "..."] = hyperparameter(constraints.positive, ndims=(0, 1))
+
+    def __init__(
+        self,
+        init_variance: ArrayLike = 1.0,
+        init_period: ArrayLike = 1.0,
+        name: str = "Cosine",
+    ):
+        self.variance = as_float(init_variance)
+        self.period = as_float(init_period)
+        self.name = name
+        self.priors = ()
+
+    def __call__(
+        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+    ) -> Float[Array, "N M"]:
+        X1, X2 = as_float(X1), as_float(X2)
+        dtype = common_dtype(X1, X2)
+        left, right = _angles(self, X1.astype(dtype), X2.astype(dtype))
+        left, right = jnp.sum(left, axis=1), jnp.sum(right, axis=1)
+        variance = self.variance.astype(dtype)
+        return variance * jnp.cos(left[:, None] - right[None, :])
+
+    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        X = as_float(X)
+        return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
+
+    def exact_features(self, n_features: int, in_size: int) -> FourierFeatures:
+        return self._wave(1, in_size)
+
+    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
+        (nothing,) = draw(self.variance.dtype, 0)
+        return self._wave(nothing.shape[0], in_size)
+
+    def _wave(self, n: int, in_size: int) -> FourierFeatures:
+        frequency = 2 * np.pi / _per_input(self, "period", in_size)
+        frequencies = jnp.broadcast_to(frequency[None, :], (n, in_size))
+        return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / n, (n,)))
+
+
+def _per_input(kernel: AbstractKernel, field: str, in_size: int) -> Float[Array, " D"]:
+    value = getattr(kernel, field)
+    if value.shape not in ((), (in_size,)):
+        raise ValueError(
+            f"`{site(kernel, field)}` has shape {value.shape} and the inputs have "
+            f"D={in_size}. Pass one {field}, or one a column."
+        )
+    return jnp.broadcast_to(value, (in_size,))
+
+
+def _angles(
+    kernel: AbstractKernel, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
+) -> tuple[Float[Array, "N D"], Float[Array, "M D"]]:
+    """2 pi x / period, counted from a common point: it cancels in the kernel, and a
+    large angle would lose digits."""
+    period = _per_input(kernel, "period", X1.shape[1]).astype(X1.dtype)
+    origin = jax.lax.stop_gradient(X2[:1])
+    left, right = ((X - origin) / period[None, :] for X in (X1, X2))
+    return 2 * np.pi * left, 2 * np.pi * right
+
+
+def _pick(weights: Float[Array, "D H"], index: ArrayLike) -> Float[Array, "m D"]:
+    """weights[d, index[i, d]]"""
+    return weights[np.arange(weights.shape[0])[None, :], index]

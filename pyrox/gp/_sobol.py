@@ -1,0 +1,95 @@
+"""Scrambled Sobol points, drawn under `jit` and `vmap`.
+
+A Sobol sequence fills the unit cube more evenly than chance does. Its direction numbers
+are SciPy's (Joe & Kuo 2008), constants of the trace; the scramble, a random linear map
+of the digits and a random shift (Matousek 1998), makes each point uniform by itself, so
+that averages over the points are unbiased.
+"""
+
+import functools
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from scipy.stats import qmc
+
+_BITS = 32
+
+
+def sobol_normals(
+    key: PRNGKeyArray, n_points: int, first: int, n_columns: int, dtype: np.dtype
+) -> Float[Array, "n d"]:
+    """Standard normals: columns `first`, `first + 1`, ... of one scrambled sequence.
+
+    Columns of calls with different `first` and independent keys belong together. Those
+    beyond SciPy's table (21,201) are independent draws.
+
+    Cost: O(n d log n).
+    """
+    from_table = max(0, min(n_columns, qmc.Sobol.MAXDIM - first))
+    key_scramble, key_beyond = jr.split(key)
+    directions = _directions(n_points, first + from_table)[:, first:]
+    points = _points(n_points, _scramble(key_scramble, jnp.asarray(directions)))
+    normals = _normals(points, dtype)
+    if from_table == n_columns:
+        return normals
+    beyond = jr.normal(key_beyond, (n_points, n_columns - from_table), dtype)
+    return jnp.concatenate([normals, beyond], axis=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _directions(n_points: int, n_columns: int) -> np.ndarray:
+    """What each binary digit of a point's number adds to it, one row a digit; the last
+    row is zero, and the random shift takes its place.
+
+    SciPy keeps them to itself, but the point before number 2^(b + 1) of its Gray-code
+    order is the direction of digit b.
+    """
+    n_digits = max(1, (n_points - 1).bit_length())
+    sequence = qmc.Sobol(n_columns, scramble=False, bits=_BITS)
+    rows = np.zeros((n_digits + 1, n_columns), np.uint32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it advises against single points
+        for digit in range(n_digits):
+            number = 2 ** (digit + 1) - 1
+            sequence.fast_forward(number - sequence.num_generated)
+            rows[digit] = np.asarray(sequence.random(1)[0] * 2.0**_BITS, np.uint32)
+    return rows
+
+
+def _scramble(
+    key: PRNGKeyArray, directions: UInt32[Array, "b d"]
+) -> UInt32[Array, "b d"]:
+    """Each column's digits through a random triangular matrix with ones on the
+    diagonal (modulo 2), and a random shift in the last row."""
+    random = jr.bits(key, (_BITS + 1, directions.shape[1]), np.uint32)
+    digits = np.arange(_BITS, dtype=np.uint32)[::-1]  # the most significant one first
+    own = np.left_shift(np.uint32(1), digits)[:, None]
+    higher = ~(2 * own - 1) * (own < 2**31)
+    masks = (random[:_BITS] & higher.astype(np.uint32)) | own
+    ones = jax.lax.population_count(masks[:, None, :] & directions[None, :, :])
+    mapped = jnp.sum((ones & 1) * own[:, None, :], axis=0, dtype=np.uint32)
+    return mapped.at[-1].set(random[_BITS])
+
+
+def _points(n_points: int, directions: UInt32[Array, "b d"]) -> UInt32[Array, "n d"]:
+    *digits, shift = directions
+    number = jnp.arange(n_points, dtype=np.uint32)[:, None]
+    points = jnp.broadcast_to(shift[None, :], (n_points, shift.shape[0]))
+    for place, digit in enumerate(digits):
+        points = points ^ ((number >> np.uint32(place) & 1) * digit[None, :])
+    return points
+
+
+def _normals(points: UInt32[Array, "n d"], dtype: np.dtype) -> Float[Array, "n d"]:
+    """The normal quantiles of the cells' centres, at most as fine as `dtype` resolves:
+    in float32 the outermost cell has its centre at 5.2 standard deviations."""
+    exact = np.promote_types(dtype, np.float32)
+    n_bits = min(_BITS, np.finfo(exact).nmant)
+    cells = (points >> np.uint32(_BITS - n_bits)).astype(exact)
+    centres = (2 * cells + (1 - 2.0**n_bits)) * 2.0**-n_bits
+    return (math.sqrt(2) * jax.lax.erf_inv(centres)).astype(dtype)
