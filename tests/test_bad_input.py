@@ -36,6 +36,8 @@ from pyrox.gp import (
     svgp_factor,
 )
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 X = np.linspace(0, 1, 5)[:, None]
 y = np.sin(3 * X[:, 0])
 KEY = jax.random.key(0)

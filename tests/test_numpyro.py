@@ -35,7 +35,7 @@ from pyrox.gp import (
     svgp_factor,
 )
 
-pytestmark = pytest.mark.numpyro
+pytestmark = [pytest.mark.numpyro, pytest.mark.usefixtures("plainly_compiled")]
 
 RNG = np.random.default_rng(0)
 X = np.linspace(-1.5, 1.5, 20)[:, None]
