@@ -34,7 +34,7 @@ def double(x64):
 
 @pytest.mark.parametrize("n_points, n_columns", [(8, 3), (512, 20), (1000, 5), (1, 2)])
 def test_unscrambled_points_are_scipys(n_points, n_columns):
-    directions = jnp.asarray(_sobol._directions(n_points, n_columns))
+    directions = jnp.asarray(_sobol._directions(n_points, 0, n_columns))
     points = np.asarray(_sobol._points(n_points, directions)) / 2.0**32
     whole = 2 ** max(0, (n_points - 1).bit_length())
     theirs = qmc.Sobol(n_columns, scramble=False, bits=32).random(whole)
@@ -43,8 +43,17 @@ def test_unscrambled_points_are_scipys(n_points, n_columns):
 
 
 def scrambled(key, n_points, n_columns):
-    directions = jnp.asarray(_sobol._directions(n_points, n_columns))
+    directions = jnp.asarray(_sobol._directions(n_points, 0, n_columns))
     return _sobol._points(n_points, _sobol._scramble(key, directions))
+
+
+def test_the_table_is_scipys():
+    """In its Gray-code order the point before number 2^(b + 1) is digit b alone."""
+    sequence = qmc.Sobol(1024, scramble=False, bits=32)
+    for digit in range(14):
+        sequence.fast_forward(2 ** (digit + 1) - 1 - sequence.num_generated)
+        theirs = sequence.random(1)[0] * 2.0**32
+        assert np.array_equal(_sobol._table()[digit], theirs)
 
 
 def test_a_scramble_keeps_the_even_spread():
@@ -102,7 +111,8 @@ def test_later_columns_belong_to_the_same_sequence():
 
 
 def test_columns_beyond_the_table_are_independent_normals(monkeypatch):
-    monkeypatch.setattr(qmc.Sobol, "MAXDIM", 2)
+    two = _sobol._table()[:, :2]
+    monkeypatch.setattr(_sobol, "_table", lambda: two)
     columns = np.asarray(sobol_normals(jr.key(0), 256, 0, 4, np.dtype(float)))
     assert columns.shape == (256, 4)
     spread = [len(set((norm.cdf(c) * 256).astype(int))) for c in columns.T]

@@ -152,8 +152,8 @@ class Sobol(AbstractRandomBasis):
     error of the Gram matrix is a half to a tenth of that of independent frequencies;
     the rougher the kernel and the more inputs, the closer to one.
 
-    Beyond 21,201 columns (SciPy's table; one for each input, one more for a Matern)
-    the coordinates are independent.
+    Beyond 1024 columns (one for each input, one more for a Matern) the coordinates are
+    independent.
 
     Example:
         >>> import jax

@@ -1,21 +1,23 @@
 """Scrambled Sobol points, drawn under `jit` and `vmap`.
 
 A Sobol sequence fills the unit cube more evenly than chance does. Its direction numbers
-are SciPy's (Joe & Kuo 2008), constants of the trace; the scramble, a random linear map
+are those of Joe & Kuo 2008, constants of the trace; the scramble, a random linear map
 of the digits and a random shift (Matousek 1998), makes each point uniform by itself, so
 that averages over the points are unbiased.
+
+The table beside this file is SciPy's for the first 1024 columns, one row a binary
+digit; to import it from there would take as long as all of pyrox.
 """
 
 import functools
 import math
-import warnings
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
-from scipy.stats import qmc
 
 _BITS = 32
 
@@ -26,39 +28,32 @@ def sobol_normals(
     """Standard normals: columns `first`, `first + 1`, ... of one scrambled sequence.
 
     Columns of calls with different `first` and independent keys belong together. Those
-    beyond SciPy's table (21,201) are independent draws.
+    beyond the table (1024) are independent draws.
 
     Cost: O(n d log n).
     """
-    from_table = max(0, min(n_columns, qmc.Sobol.MAXDIM - first))
     key_scramble, key_beyond = jr.split(key)
-    directions = _directions(n_points, first + from_table)[:, first:]
+    directions = _directions(n_points, first, n_columns)
     points = _points(n_points, _scramble(key_scramble, jnp.asarray(directions)))
     normals = _normals(points, dtype)
-    if from_table == n_columns:
+    n_beyond = n_columns - normals.shape[1]
+    if n_beyond == 0:
         return normals
-    beyond = jr.normal(key_beyond, (n_points, n_columns - from_table), dtype)
+    beyond = jr.normal(key_beyond, (n_points, n_beyond), dtype)
     return jnp.concatenate([normals, beyond], axis=1)
 
 
-@functools.lru_cache(maxsize=64)
-def _directions(n_points: int, n_columns: int) -> np.ndarray:
-    """What each binary digit of a point's number adds to it, one row a digit; the last
-    row is zero, and the random shift takes its place.
+@functools.cache
+def _table() -> np.ndarray:
+    return np.load(pathlib.Path(__file__).with_name("sobol_directions.npy"))
 
-    SciPy keeps them to itself, but the point before number 2^(b + 1) of its Gray-code
-    order is the direction of digit b.
-    """
+
+def _directions(n_points: int, first: int, n_columns: int) -> np.ndarray:
+    """What each binary digit of a point's number adds to it, one row a digit; the last
+    row is zero, and the random shift takes its place."""
     n_digits = max(1, (n_points - 1).bit_length())
-    sequence = qmc.Sobol(n_columns, scramble=False, bits=_BITS)
-    rows = np.zeros((n_digits + 1, n_columns), np.uint32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it advises against single points
-        for digit in range(n_digits):
-            number = 2 ** (digit + 1) - 1
-            sequence.fast_forward(number - sequence.num_generated)
-            rows[digit] = np.asarray(sequence.random(1)[0] * 2.0**_BITS, np.uint32)
-    return rows
+    rows = _table()[:n_digits, first : first + n_columns]
+    return np.concatenate([rows, np.zeros_like(rows[:1])])
 
 
 def _scramble(
