@@ -4,11 +4,12 @@ import functools
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from botorch.models import SingleTaskGP
 from botorch.sampling.pathwise import draw_kernel_feature_paths, draw_matheron_paths
 from botorch.sampling.pathwise.features.generators import gen_kernel_features
-from gpytorch.kernels import MaternKernel, ScaleKernel
+from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 
 from .cases import JITTER, LENGTHSCALE, NOISE_VAR, Case, data
 
@@ -70,3 +71,26 @@ def feature_error(case: Case) -> float:
     with torch.no_grad():
         phi, exact = features(X), kernel(X, X).to_dense()
         return float(((phi @ phi.T - exact) ** 2).mean().sqrt())
+
+
+def gram_error(
+    nu: float | None,
+    lengthscale: float,
+    points: np.ndarray,
+    n_columns: int,
+    n_draws: int,
+) -> float:
+    """RMS of phi phi^T - K over draws of the features; without a nu, of an RBF."""
+    kernel = (MaternKernel(nu=nu) if nu else RBFKernel()).double()
+    kernel.lengthscale = lengthscale
+    X = torch.as_tensor(points)
+    torch.manual_seed(X.shape[1])
+    squares = []
+    for _ in range(n_draws):
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            phi = gen_kernel_features(
+                kernel, num_inputs=X.shape[1], num_outputs=n_columns
+            )(X)
+            squares.append(float(((phi @ phi.T - kernel(X).to_dense()) ** 2).mean()))
+    return float(np.sqrt(np.mean(squares)))

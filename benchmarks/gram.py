@@ -8,7 +8,6 @@ BoTorch's own features stand beside ours, where it is installed.
 import argparse
 import json
 import pathlib
-import warnings
 from collections.abc import Callable
 
 import jax
@@ -57,24 +56,11 @@ def error(kernel: AbstractKernel, basis: AbstractBasis, in_size: int) -> float:
 
 
 def botorch_error(name: str, in_size: int) -> float:
-    import torch
-    from botorch.sampling.pathwise.features.generators import gen_kernel_features
-    from gpytorch.kernels import MaternKernel, RBFKernel
+    from . import botorch_side
 
     nu = {"Matern-5/2": 2.5, "Matern-3/2": 1.5, "Matern-1/2": 0.5}.get(name)
-    kernel = (MaternKernel(nu=nu) if nu else RBFKernel()).double()
-    kernel.lengthscale = 0.4 * in_size**0.5
-    X = torch.as_tensor(points(in_size))
-    torch.manual_seed(in_size)
-    squares = []
-    for _ in range(N_DRAWS):
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            phi = gen_kernel_features(
-                kernel, num_inputs=in_size, num_outputs=columns(in_size)
-            )(X)
-            squares.append(float(((phi @ phi.T - kernel(X).to_dense()) ** 2).mean()))
-    return float(np.sqrt(np.mean(squares)))
+    sizes = columns(in_size), N_DRAWS
+    return botorch_side.gram_error(nu, 0.4 * in_size**0.5, points(in_size), *sizes)
 
 
 def errors(name: str, in_size: int, botorch: bool) -> dict[str, float]:
