@@ -107,8 +107,10 @@ class AbstractRandomBasis(AbstractBasis):
     ) -> AbstractFeatures:
         """Factors that have frequencies make one map, their frequencies adding up. The
         others multiply it: of independent maps the expectations multiply."""
-        spectral = [f for f in term if _has_frequencies(f, in_size)]
-        others = [f for f in term if not _has_frequencies(f, in_size)]
+        spectral, others = [], []
+        for factor in term:
+            chosen = spectral if _has_frequencies(factor, in_size) else others
+            chosen.append(factor)
         if not others:
             return self._waves(key, spectral, n_features, in_size)
         key, *keys = jr.split(key, 1 + len(others))
@@ -121,8 +123,7 @@ class AbstractRandomBasis(AbstractBasis):
             as_count("features(n_features)", n_features, 2 * taken, even=True)
             columns = _even(n_features // taken)
             exact = _exact_features(spectral, columns, in_size)
-            waves = self._waves(key, spectral, columns, in_size)
-            maps.append(waves if exact is None else exact)
+            maps.append(exact or self._waves(key, spectral, columns, in_size))
         return tensor_features(maps)
 
     def _waves(
@@ -225,7 +226,7 @@ def as_basis(call: str, basis: AbstractBasis | str) -> AbstractBasis:
         return _BASES[basis]()
     raise ValueError(
         f"`{call}` must be one of {', '.join(map(repr, _BASES))}, or an object of "
-        f"theirs. Got {basis!r}. Leave it out for the most accurate one."
+        f"theirs. Got {basis!r}. Leave it out for 'sobol'."
     )
 
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 from numpyro.distributions import constraints
 
 from ._checks import as_float, is_traced, require_ok
@@ -73,6 +73,19 @@ def display_name(module: AbstractParametrized) -> str:
 def site(module: AbstractParametrized, field: str) -> str:
     """The name of a hyperparameter, as NumPyro sees it."""
     return f"{display_name(module)}.{field}"
+
+
+def per_input(
+    module: AbstractParametrized, field: str, in_size: int
+) -> Float[Array, " D"]:
+    """A hyperparameter of shape () or (D,), as one value for each input."""
+    value = getattr(module, field)
+    if value.shape not in ((), (in_size,)):
+        raise ValueError(
+            f"`{site(module, field)}` has shape {value.shape} and the inputs have "
+            f"D={in_size}. Pass one {field}, or one a column."
+        )
+    return jnp.broadcast_to(value, (in_size,))
 
 
 def _check_shape(module: AbstractParametrized, field: dataclasses.Field) -> None:

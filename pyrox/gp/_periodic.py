@@ -13,7 +13,7 @@ from ._basis import Draw
 from ._checks import as_float, common_dtype
 from ._distances import squared_distances
 from ._features import FourierFeatures
-from ._hyper import hyperparameter, site
+from ._hyper import hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 _HARMONICS = 256  # that are drawn from: the others have no mass from l = 0.05 up
@@ -74,7 +74,7 @@ class Periodic(AbstractKernel):
     ) -> Float[Array, "N M"]:
         X1, X2 = as_float(X1), as_float(X2)
         dtype, in_size = common_dtype(X1, X2), X1.shape[1]
-        scale = 1 / _per_input(self, "lengthscale", in_size).astype(dtype)
+        scale = 1 / per_input(self, "lengthscale", in_size).astype(dtype)
         circles = _angles(self, X1.astype(dtype), X2.astype(dtype))
         left, right = (
             jnp.concatenate([jnp.cos(a), jnp.sin(a)], axis=1) for a in circles
@@ -121,7 +121,7 @@ class Periodic(AbstractKernel):
         Fourier transform of the kernel over one period; they sum to one."""
         n = 4 * max(highest, 8)
         sines = np.sin(np.pi * np.arange(n) / n) ** 2
-        ells = _per_input(self, "lengthscale", in_size)[:, None]
+        ells = per_input(self, "lengthscale", in_size)[:, None]
         shape = jnp.exp(-2 * sines.astype(ells.dtype)[None, :] / ells**2)
         half = jnp.maximum(jnp.fft.rfft(shape, axis=1).real[:, : highest + 1], 0)
         both = jnp.concatenate([half[:, :0:-1], half], axis=1)
@@ -129,7 +129,7 @@ class Periodic(AbstractKernel):
 
     def _frequencies(self, lattice: ArrayLike) -> Float[Array, "m D"]:
         lattice = jnp.asarray(lattice).astype(self.period.dtype)
-        period = _per_input(self, "period", lattice.shape[1])
+        period = per_input(self, "period", lattice.shape[1])
         return 2 * np.pi * lattice / period[None, :]
 
 
@@ -185,19 +185,9 @@ class Cosine(AbstractKernel):
         return self._wave(nothing.shape[0], in_size)
 
     def _wave(self, n: int, in_size: int) -> FourierFeatures:
-        frequency = 2 * np.pi / _per_input(self, "period", in_size)
+        frequency = 2 * np.pi / per_input(self, "period", in_size)
         frequencies = jnp.broadcast_to(frequency[None, :], (n, in_size))
         return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / n, (n,)))
-
-
-def _per_input(kernel: AbstractKernel, field: str, in_size: int) -> Float[Array, " D"]:
-    value = getattr(kernel, field)
-    if value.shape not in ((), (in_size,)):
-        raise ValueError(
-            f"`{site(kernel, field)}` has shape {value.shape} and the inputs have "
-            f"D={in_size}. Pass one {field}, or one a column."
-        )
-    return jnp.broadcast_to(value, (in_size,))
 
 
 def _angles(
@@ -205,7 +195,7 @@ def _angles(
 ) -> tuple[Float[Array, "N D"], Float[Array, "M D"]]:
     """2 pi x / period, counted from a common point: it cancels in the kernel, and a
     large angle would lose digits."""
-    period = _per_input(kernel, "period", X1.shape[1]).astype(X1.dtype)
+    period = per_input(kernel, "period", X1.shape[1]).astype(X1.dtype)
     origin = jax.lax.stop_gradient(X2[:1])
     left, right = ((X - origin) / period[None, :] for X in (X1, X2))
     return 2 * np.pi * left, 2 * np.pi * right

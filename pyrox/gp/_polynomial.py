@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from ._checks import as_count, as_float, common_dtype
 from ._features import AbstractFeatures
-from ._hyper import hyperparameter, site
+from ._hyper import hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 
@@ -53,12 +53,7 @@ class Linear(AbstractKernel):
         return self._slopes(in_size)
 
     def _slopes(self, in_size: int) -> "MonomialFeatures":
-        if self.variance.shape not in ((), (in_size,)):
-            raise ValueError(
-                f"`{site(self, 'variance')}` has shape {self.variance.shape} and the "
-                f"inputs have D={in_size}. Pass one variance, or one a column."
-            )
-        scales = jnp.broadcast_to(jnp.sqrt(self.variance), (in_size,))
+        scales = jnp.sqrt(per_input(self, "variance", in_size))
         columns = tuple((d,) for d in range(in_size))
         return MonomialFeatures(scales, None, columns)
 

@@ -12,7 +12,7 @@ from ._checks import as_float, common_dtype
 from ._distances import squared_distances
 from ._features import FourierFeatures
 from ._gamma import gamma_of_normal
-from ._hyper import hyperparameter, site
+from ._hyper import hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 
@@ -44,7 +44,7 @@ class AbstractStationary(AbstractKernel):
                 "For one input dimension pass `X[:, None]`."
             )
         dtype = common_dtype(X1, X2)
-        scale = self._inverse_lengthscale(X1.shape[1]).astype(dtype)
+        scale = (1 / per_input(self, "lengthscale", X1.shape[1])).astype(dtype)
         r2 = squared_distances(X1.astype(dtype), X2.astype(dtype), scale)
         return self.variance.astype(dtype) * self.correlation(r2)
 
@@ -53,18 +53,10 @@ class AbstractStationary(AbstractKernel):
         return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
-        scale = self._inverse_lengthscale(in_size)
+        scale = 1 / per_input(self, "lengthscale", in_size)
         frequencies = self.unit_frequencies(draw, in_size) * scale[None, :]
         m = frequencies.shape[0]
         return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / m, (m,)))
-
-    def _inverse_lengthscale(self, in_size: int) -> Float[Array, " D"]:
-        if self.lengthscale.shape not in ((), (in_size,)):
-            raise ValueError(
-                f"`{site(self, 'lengthscale')}` has shape {self.lengthscale.shape} and "
-                f"the inputs have D={in_size}. Pass one lengthscale, or one a column."
-            )
-        return jnp.broadcast_to(1 / self.lengthscale, (in_size,))
 
 
 class RBF(AbstractStationary):
