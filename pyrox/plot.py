@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # Axes come from the caller, who has imported matplotlib alre
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+    from .gp import Diagnosis
+
 BLUE, VERMILION, INK = "#0072B2", "#D55E00", "#333333"
 
 
@@ -179,6 +181,48 @@ def query(ax: "Axes", x: float, y: float | None = None, **style: Any) -> "list[L
         on_axis = {"transform": ax.get_xaxis_transform(), "clip_on": False}
         default, y = default | on_axis, 0.0
     return ax.plot([x], [y], **_styled(style, default))
+
+
+def certificate(ax: "Axes", found: "Diagnosis", **style: Any) -> "list[Line2D]":
+    """What `diagnose` found: at each test point the standard deviation that the paths
+    have against that of the exact posterior. Right paths lie on the diagonal.
+
+    Args:
+        ax: the axes to draw on.
+        found: what `pyrox.gp.diagnose` returned.
+        **style: passed to `Axes.plot`, for the points.
+
+    Returns:
+        The points, then the diagonal.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from matplotlib.figure import Figure
+        >>> from pyrox import plot
+        >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler, diagnose
+        >>> X = jnp.linspace(0, 1, 9)[:, None]
+        >>> found = diagnose(PathwiseSampler(GPPrior(RBF(), X), 64), X)
+        >>> len(plot.certificate(Figure().subplots(), found))
+        2
+    """
+    default = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 3.5,
+        "color": BLUE,
+        "markeredgewidth": 0,
+        "alpha": 0.7,
+        "label": f"{found.basis}, {found.n_features} features",
+    }
+    points = ax.plot(found.exact_sd, found.implied_sd, **_styled(style, default))
+    largest = max(found.exact_sd.max(), found.implied_sd.max())
+    diagonal = ax.plot([0, largest], [0, largest], color=INK, linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel="standard deviation of the posterior",
+        ylabel="of the paths",
+        title=f"distance {found.relative:.2g} of the spread",
+    )
+    return points + diagonal
 
 
 def _styled(style: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -291,20 +291,24 @@ def strays(values: Any, mean: np.ndarray, cov: np.ndarray) -> tuple[float, float
 # --- Mistakes that must be noticed -------------------------------------------------
 
 
+def with_noise(given, noise_var):
+    return eqx.tree_at(lambda g: g.noise_var, given, noise_var)
+
+
 def _flipped_sign(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, features):
+    def broken(key, prior, anchors, given, values, solve, *rest):
         def minus(residual):
             return -solve(residual)
 
-        return matheron(key, prior, anchors, values, noise_var, minus, features)
+        return matheron(key, prior, anchors, given, values, minus, *rest)
 
     return broken
 
 
 def _no_jitter_in_noise(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, features):
-        left = noise_var - prior.jitter
-        return matheron(key, prior, anchors, values, left, solve, features)
+    def broken(key, prior, anchors, given, *rest):
+        left = given.noise_var - prior.jitter
+        return matheron(key, prior, anchors, with_noise(given, left), *rest)
 
     return broken
 
@@ -319,9 +323,9 @@ def _mean_forgotten(matheron):
 
 
 def _one_noise_for_all(matheron):
-    def broken(key, prior, anchors, values, noise_var, solve, features):
-        mean = jnp.mean(noise_var)
-        return matheron(key, prior, anchors, values, mean, solve, features)
+    def broken(key, prior, anchors, given, *rest):
+        mean = jnp.mean(given.noise_var)
+        return matheron(key, prior, anchors, with_noise(given, mean), *rest)
 
     return broken
 

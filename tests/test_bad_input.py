@@ -21,6 +21,7 @@ from pyrox.gp import (
     DecoupledPathwiseSampler,
     DeltaGuide,
     FourierFeatures,
+    FourierGrid,
     FullRankGuide,
     GPPrior,
     Matern,
@@ -247,7 +248,7 @@ VALUES = {
     ),
     "basis that does not exist": (
         lambda: PathwiseSampler(posterior(), basis="halton"),
-        r"`PathwiseSampler\(basis=...\)` must be one of 'sobol', 'iid', 'orthogonal', "
+        r"`PathwiseSampler\(basis=...\)` must be one of 'grid', 'sobol', 'iid', "
         r".*Got 'halton'. Leave it out",
     ),
     "basis by number": (
@@ -389,7 +390,8 @@ def test_degenerate_data_give_finite_numbers_or_the_jitter(
         named = str(error).partition("Pass jitter=")[2].split()[0]
         made = GPPrior(RBF(1.0, ell), data, jitter=float(named))
         exact = made.condition(np.ones(n), noise_var)
-    drawn = PathwiseSampler(exact, 16).sample_paths(KEY, 3)
+    basis = FourierGrid((-0.1, 1.5))  # the default one is as narrow as the data
+    drawn = PathwiseSampler(exact, 16, basis).sample_paths(KEY, 3)
     for values in (
         *exact.predict(data),
         exact.predict_cov(data),

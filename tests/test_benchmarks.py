@@ -11,7 +11,15 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import contract, gram, pyrox_side, report, roofline, run
+from benchmarks import accuracy, contract, gram, pyrox_side, report, roofline, run
+from benchmarks.accuracy_figure import picture
+from benchmarks.accuracy_problem import (
+    Gaussian,
+    Problem,
+    exact_posterior,
+    root,
+    wasserstein,
+)
 from benchmarks.cases import CASES, SMALL, SWEEPS, Case
 
 TASKS = {case.task: case for case in reversed(SMALL) if case.task != "first_values"}
@@ -86,8 +94,94 @@ def test_the_picture_has_a_panel_for_each_size(tmp_path):
 def test_the_error_of_features_by_basis(monkeypatch):
     monkeypatch.setattr(gram, "N_DRAWS", 2)
     found = gram.errors("Matern-5/2", 2, botorch=False)
-    assert set(found) == {"iid", "orthogonal", "sobol"}
+    assert set(found) == {"iid", "orthogonal", "sobol", "grid"}
+    assert 0 < found["grid"] < found["sobol"] / 20
     assert 0 < found["sobol"] < found["iid"] / 2 < 0.05
+
+
+def rotated(values: np.ndarray, seed: int) -> np.ndarray:
+    """A covariance of these variances, along axes that the seed chooses."""
+    normal = np.random.default_rng(seed).normal(size=(len(values), len(values)))
+    axes = np.linalg.qr(normal)[0]
+    return axes * values @ axes.T
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-5], ids=["by traces", "by roots"])
+def test_the_distance_of_gaussians_with_common_axes(gap):
+    """Of commuting covariances the roots' difference. The twin lacks the rotation of
+    one root towards the other."""
+    rng = np.random.default_rng(0)
+    deviations = rng.uniform(0.5, 2, 20)
+    others = deviations + gap * rng.uniform(0.5, 1, 20)
+    first = Gaussian(np.zeros(20), rotated(deviations**2, 1))
+    second = Gaussian(gap * rng.uniform(size=20), rotated(others**2, 1))
+    square = np.sum((others - deviations) ** 2) + np.sum(second.mean**2)
+    found = wasserstein(first, root(first.cov), second)
+    np.testing.assert_allclose(found, np.sqrt(square), rtol=1e-8)
+    twin = np.linalg.norm(np.linalg.cholesky(first.cov) - root(second.cov))
+    assert twin > 2 * found
+
+
+def test_the_distance_of_gaussians_in_the_plane():
+    """Closed form for two by two. The twin takes the symmetric roots as they are."""
+    first, second = (rotated(np.array([1.0, 16.0]), seed) for seed in (1, 2))
+    cross = np.trace(first @ second) + 2 * np.sqrt(
+        np.linalg.det(first) * np.linalg.det(second)
+    )
+    square = np.trace(first) + np.trace(second) - 2 * np.sqrt(cross)
+    mean = np.zeros(2)
+    found = wasserstein(Gaussian(mean, first), root(first), Gaussian(mean, second))
+    np.testing.assert_allclose(found, np.sqrt(square), rtol=1e-12)
+    twin = np.linalg.norm(
+        rotated(np.array([1.0, 4.0]), 1) - rotated(np.array([1.0, 4.0]), 2)
+    )
+    assert twin > 1.01 * found
+
+
+def test_drawn_functions_are_what_the_distance_is_of(x64):
+    """Errors in units of those of 4000 independent draws, from a fixed key: near 1. The
+    twin's covariance lacks the noise."""
+    problem = Problem("Matern-5/2", 2, 16, n_test=32, noise_var=1.0)
+    mean, cov, twin = accuracy.check_one(problem, "iid", 4000)
+    assert mean < 1.5 and 0.5 < cov < 1.5
+    assert twin > 2
+
+
+def test_the_distances_of_all_bases(x64):
+    problem = Problem("RBF", 2, 16, n_test=64)
+    records = accuracy.measure_cell(problem, {256: 2}, ())
+    found = {r["method"]: r["log10_w2"] for r in records}
+    assert set(found) == {*accuracy.BASES, "weight-space"}
+    assert {r["columns"] for r in records} == {272}
+    assert found["grid"] < found["iid"] - 1
+    assert found["iid"] < found["weight-space"]
+    exact = exact_posterior(problem)
+    unseen = Gaussian(0 * exact.mean, problem.gram[16:, 16:])  # the prior
+    far = np.log10(wasserstein(exact, root(exact.cov), unseen))
+    assert all(value < far for value in found.values())
+
+
+def cells(distances: dict[tuple[str, int, int, str], float]) -> list[dict]:
+    return [
+        {"kernel": k, "in_size": d, "n": 1024, "columns": c, "method": m, "log10_w2": x}
+        for (k, d, c, m), x in distances.items()
+    ]
+
+
+def test_the_promises_of_the_accuracy(tmp_path):
+    found = cells(
+        {
+            ("RBF", 1, 2048, "grid"): -5.1,
+            ("Matern-3/2", 2, 2048, "grid"): 0.3,
+            ("Matern-3/2", 2, 2048, "iid"): 0.5,
+            ("Matern-3/2", 3, 2048, "grid"): 0.5,
+        }
+    )
+    lines = accuracy.promises(found)
+    assert [line.split()[-1] for line in lines] == ["ok", "SHORT"]
+    assert "-5.10 <=" in lines[0] and "0.30 <=   0.20" in lines[1]
+    picture(found, tmp_path / "accuracy.png")
+    assert matplotlib.image.imread(tmp_path / "accuracy.png").shape[1] > 500
 
 
 def test_a_whole_run_writes_what_it_measured(tmp_path):

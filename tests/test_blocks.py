@@ -99,7 +99,7 @@ def derivatives(paths, X, size: int):
     """By every leaf of the path and by X, in reverse; by X, forward."""
 
     def loss(paths, X):
-        return jnp.sum(_path._evaluate(paths, X, block_size=size) ** 2)
+        return jnp.sum(_path.evaluate(paths, X, block_size=size) ** 2)
 
     return jax.grad(loss, (0, 1))(paths, X), jax.jacfwd(loss, 1)(paths, X)
 
@@ -148,13 +148,13 @@ def test_derivatives_of_each_are_those_of_one_block(x64):
 
 
 def loss_of_values(paths, X, size):
-    return jnp.sum(_path._evaluate(paths, X, block_size=size) ** 2)
+    return jnp.sum(_path.evaluate(paths, X, block_size=size) ** 2)
 
 
 # Each a program of float32 queries, (N, D) or for two paths (S, N, D), that is compiled
 # and not run.
 PROGRAMS = {
-    "paths": lambda t, X, b: _path._evaluate(t.paths, X, block_size=b),
+    "paths": lambda t, X, b: _path.evaluate(t.paths, X, block_size=b),
     "gradient by X": lambda t, X, b: jax.grad(loss_of_values, 1)(t.paths, X, b),
     "paths.gradient": lambda t, X, b: _path._gradient(t.paths, X, block_size=b),
     "paths.each": lambda t, X, b: _path._evaluate_each(t.paths, X, block_size=b),

@@ -17,6 +17,15 @@ def test_motorcycle_is_the_published_table():
     np.testing.assert_allclose([X.mean(), y.mean()], [25.1789, -25.5459], atol=5e-5)
 
 
+def test_mauna_loa_is_the_published_record():
+    X, y = datasets.mauna_loa_co2()
+    assert X.shape == (521, 1) and y.shape == (521,)
+    # The first and last months that Keeling & Whorf report in this table.
+    assert X[0, 0] == 1958.2083 and y[0] == 316.1
+    assert X[-1, 0] == 2001.9583 and y[-1] == 371.02
+    assert np.all(np.diff(X[:, 0]) > 0.08)
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(content: str | bytes):

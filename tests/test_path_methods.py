@@ -1,6 +1,7 @@
 """Each path at its own points, slopes, casts; and how many programs all of it takes."""
 
 import contextlib
+import dataclasses
 import functools
 from typing import cast
 
@@ -20,6 +21,7 @@ from pyrox.gp import (
     Matern,
     PathwiseFunction,
     PathwiseSampler,
+    Sobol,
     SparseGPPrior,
 )
 
@@ -156,10 +158,9 @@ def with_kernel(name: str, in_size: int, decoupled: bool) -> PathwiseFunction:
     kernel = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), kernel)
     phi = cast(FourierFeatures, paths.features)
     phi = FourierFeatures(phi.frequencies[:, :in_size], phi.masses)
-    return eqx.tree_at(
-        lambda p: (p.features, p.anchors, p.kernel),
-        paths,
-        (phi, paths.anchors[:, :in_size], kernel),
+    anchors = paths.anchors[:, :in_size]
+    return dataclasses.replace(
+        paths, features=phi, anchors=anchors, kernel=kernel, basis=Sobol()
     )
 
 

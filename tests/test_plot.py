@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from pyrox import plot
+from pyrox.gp import Diagnosis
 
 X = np.linspace(-1, 2, 7)
 DRAWS = np.random.default_rng(0).normal(size=(201, 7)) + X
@@ -87,6 +88,16 @@ def test_query_stands_at_its_value_or_on_the_axis(ax):
     (mark,) = plot.query(ax, 0.5)
     where = mark.get_transform().transform(np.asarray(mark.get_xydata())[0])
     np.testing.assert_allclose(where, ax.transData.transform([0.5, 10]))
+
+
+def test_a_certificate_compares_standard_deviations(ax):
+    exact, implied = np.array([0.1, 0.5, 1.0]), np.array([0.1, 0.4, 1.2])
+    found = Diagnosis(0.2, 0.1234, 0.0, 0.3, "Sobol", 64, exact, implied)
+    dots, diagonal = plot.certificate(ax, found, color="red")
+    np.testing.assert_array_equal(dots.get_xydata(), np.stack([exact, implied], 1))
+    assert dots.get_color() == "red" and dots.get_label() == "Sobol, 64 features"
+    np.testing.assert_array_equal(diagonal.get_xdata(), [0, 1.2])
+    assert ax.get_title() == "distance 0.12 of the spread"
 
 
 def test_no_global_setting_changes(ax):

@@ -15,6 +15,8 @@ from ._features import AbstractFeatures as AbstractFeatures
 from ._features import FourierFeatures as FourierFeatures
 from ._basis import AbstractBasis as AbstractBasis, Sobol as Sobol, IID as IID
 from ._basis import Orthogonal as Orthogonal
+from ._grid import FourierGrid as FourierGrid
+from ._landmarks import Landmarks as Landmarks
 from ._check_kernel import check_kernel as check_kernel
 
 from ._exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
@@ -26,6 +28,7 @@ from ._families import MeanFieldGuide as MeanFieldGuide, WhitenedGuide as Whiten
 from ._pathwise import PathwiseSampler as PathwiseSampler
 from ._pathwise import DecoupledPathwiseSampler as DecoupledPathwiseSampler
 from ._path import PathwiseFunction as PathwiseFunction
+from ._diagnose import diagnose as diagnose, Diagnosis as Diagnosis
 
 from ._numpyro import gp_factor as gp_factor, gp_sample as gp_sample
 from ._numpyro import svgp_factor as svgp_factor

@@ -25,6 +25,7 @@ from ._features import (
     tensor_features,
 )
 from ._sobol import sobol_normals
+from ._spectrum import RadialSpectrum
 
 # Standard normals: `draw(dtype, 3, 1)` gives columns (m, 3) and (m, 1), new ones at
 # every call.
@@ -42,6 +43,8 @@ class Factor(Protocol):
     def sample_frequencies(
         self, draw: Draw, in_size: int
     ) -> FourierFeatures | None: ...
+
+    def spectrum(self, in_size: int) -> RadialSpectrum | None: ...
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
@@ -64,9 +67,6 @@ class AbstractBasis(eqx.Module):
     ) -> AbstractFeatures:
         """A feature map of `kernel`, (N, D) -> (N, F).
 
-        Each term of a sum gets an equal share of the columns. Kernels that are exact in
-        few columns (`Linear`, say) take those and leave the rest to the others.
-
         Args:
             key: a PRNG key.
             kernel: the kernel to reproduce.
@@ -77,22 +77,39 @@ class AbstractBasis(eqx.Module):
             ValueError: too few columns for the terms; a kernel without features.
         """
 
+    def on(self, kernel: Expandable, X: Float[Array, "N D"]) -> "AbstractBasis":
+        """This basis for functions that are conditioned at the rows of `X`."""
+        return self
 
-class AbstractRandomBasis(AbstractBasis):
-    """Frequencies drawn from the spectral measure."""
+    def domain_in(self, call: str, in_size: int) -> Float[Array, "2 D"] | None:
+        """The lowest and the highest inputs at which its functions are right, or None
+        if that is everywhere."""
+        return None
+
+
+class AbstractTermBasis(AbstractBasis):
+    """A basis that takes the terms of a sum one by one.
+
+    Each term gets an equal share of the columns. Kernels that are exact in few columns
+    (`Linear`, say) take those and leave the rest to the others.
+    """
 
     @abc.abstractmethod
-    def normals(
-        self, key: PRNGKeyArray, n: int, first: int, n_columns: int, dtype: np.dtype
-    ) -> Float[Array, "n d"]:
-        """`n` rows of standard normals, after the `first` columns drawn before."""
+    def waves(
+        self,
+        key: PRNGKeyArray,
+        factors: Sequence[Factor],
+        n_features: int,
+        in_size: int,
+    ) -> FourierFeatures:
+        """Features of a product of kernels that have frequencies."""
 
     def features(
         self, key: PRNGKeyArray, kernel: Expandable, n_features: int, in_size: int
     ) -> AbstractFeatures:
         terms = kernel.terms()
         share = n_features // len(terms)
-        exact = [_exact_features(term, share, in_size) for term in terms]
+        exact = [exact_features(term, share, in_size) for term in terms]
         taken = sum(count_columns(phi, in_size) for phi in exact if phi is not None)
         shares = _even_shares(n_features, taken, exact.count(None))
         keys = jr.split(key, len(terms)) if len(terms) > 1 else [key]
@@ -107,12 +124,9 @@ class AbstractRandomBasis(AbstractBasis):
     ) -> AbstractFeatures:
         """Factors that have frequencies make one map, their frequencies adding up. The
         others multiply it: of independent maps the expectations multiply."""
-        spectral, others = [], []
-        for factor in term:
-            chosen = spectral if _has_frequencies(factor, in_size) else others
-            chosen.append(factor)
+        spectral, others = split_factors(term, in_size)
         if not others:
-            return self._waves(key, spectral, n_features, in_size)
+            return self.waves(key, spectral, n_features, in_size)
         key, *keys = jr.split(key, 1 + len(others))
         n_maps, taken, maps = len(others) + bool(spectral), 1, []
         for own, factor in zip(keys, others, strict=True):
@@ -122,12 +136,26 @@ class AbstractRandomBasis(AbstractBasis):
         if spectral:
             as_count("features(n_features)", n_features, 2 * taken, even=True)
             columns = _even(n_features // taken)
-            exact = _exact_features(spectral, columns, in_size)
-            maps.append(exact or self._waves(key, spectral, columns, in_size))
+            exact = exact_features(spectral, columns, in_size)
+            maps.append(exact or self.waves(key, spectral, columns, in_size))
         return tensor_features(maps)
 
-    def _waves(
-        self, key: PRNGKeyArray, term: Sequence[Factor], n_features: int, in_size: int
+
+class AbstractRandomBasis(AbstractTermBasis):
+    """Frequencies drawn from the spectral measure."""
+
+    @abc.abstractmethod
+    def normals(
+        self, key: PRNGKeyArray, n: int, first: int, n_columns: int, dtype: np.dtype
+    ) -> Float[Array, "n d"]:
+        """`n` rows of standard normals, after the `first` columns drawn before."""
+
+    def waves(
+        self,
+        key: PRNGKeyArray,
+        factors: Sequence[Factor],
+        n_features: int,
+        in_size: int,
     ) -> FourierFeatures:
         used, n = 0, n_features // 2
 
@@ -141,7 +169,7 @@ class AbstractRandomBasis(AbstractBasis):
             used += sum(widths)
             return tuple(jnp.split(columns, np.cumsum(widths)[:-1], axis=1))
 
-        waves = (factor.sample_frequencies(draw, in_size) for factor in term)
+        waves = (factor.sample_frequencies(draw, in_size) for factor in factors)
         return product_features([phi for phi in waves if phi is not None])
 
 
@@ -216,25 +244,10 @@ def _orthonormal_rows(blocks: Float[Array, "b d d"]) -> Float[Array, "b d d"]:
     return jax.lax.fori_loop(0, d, step, blocks)
 
 
-_BASES = {"sobol": Sobol, "iid": IID, "orthogonal": Orthogonal}
-
-
-def as_basis(call: str, basis: AbstractBasis | str) -> AbstractBasis:
-    """A basis by name, or as it is."""
-    if isinstance(basis, AbstractBasis):
-        return basis
-    if isinstance(basis, str) and basis in _BASES:
-        return _BASES[basis]()
-    raise ValueError(
-        f"`{call}` must be one of {', '.join(map(repr, _BASES))}, or an object of "
-        f"theirs. Got {basis!r}. Leave it out for 'sobol'."
-    )
-
-
-def _exact_features(
+def exact_features(
     term: Sequence[Factor], n_features: int, in_size: int
 ) -> AbstractFeatures | None:
-    """A product of exact maps is exact; None if one of the factors has none."""
+    """Of a product: products of exact maps are exact. None if a factor has none."""
     columns = _even(n_features ** (1 / len(term)))
     maps = [factor.exact_features(columns, in_size) for factor in term]
     known = [phi for phi in maps if phi is not None]
@@ -252,6 +265,17 @@ def has_features(factor: Factor, in_size: int) -> bool:
     """Whether there are frequencies or exact features to build a map from."""
     exact = jax.eval_shape(lambda: factor.exact_features(2, in_size))
     return exact is not None or _has_frequencies(factor, in_size)
+
+
+def split_factors(
+    term: Sequence[Factor], in_size: int
+) -> tuple[list[Factor], list[Factor]]:
+    """Those that have frequencies, and the others."""
+    spectral, others = [], []
+    for factor in term:
+        chosen = spectral if _has_frequencies(factor, in_size) else others
+        chosen.append(factor)
+    return spectral, others
 
 
 def _has_frequencies(factor: Factor, in_size: int) -> bool:

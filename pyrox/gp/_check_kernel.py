@@ -6,9 +6,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, Real
 
-from ._basis import AbstractBasis, as_basis
+from ._basis import AbstractBasis
 from ._checks import as_inputs
 from ._kernel import AbstractKernel, as_kernel
+from ._named_basis import as_basis
 from ._priors import sample_hyperparameters
 
 _N_SETS = 64  # feature maps that are averaged
@@ -118,7 +119,7 @@ def _check_features(
     @jax.jit
     def grams(kernel, keys):
         def one(key):
-            phi = basis.features(key, kernel, n_features, X.shape[1])(X)
+            phi = basis.on(kernel, X).features(key, kernel, n_features, X.shape[1])(X)
             return phi @ phi.T
 
         return jax.lax.map(one, keys)

@@ -89,6 +89,36 @@ def require_finite(x: Array, call: str, *, at_run_time: bool = True) -> Array:
     return require(x, _finite, sentence, at_run_time=at_run_time)
 
 
+def require_inside(
+    X: Float[Array, "... N D"],
+    call: str,
+    domain: Float[Array, "... 2 D"] | None,
+    fix: str,
+) -> Array:
+    """`X` if all of it lies in `domain`, in all of them if there are several; None
+    holds everything. The sentence names the first input that lies outside."""
+    if domain is None:
+        return X
+    if is_traced(X) or is_traced(domain):
+        bounds = domain.reshape(-1, 2, X.shape[-1])
+        sides = jnp.max(bounds[:, 0], axis=0), jnp.min(bounds[:, 1], axis=0)
+        dtype = common_dtype(X, domain)
+        lower, upper = (jnp.broadcast_to(s.astype(dtype), X.shape) for s in sides)
+        points = X.astype(dtype)
+        inside = jnp.all((lower <= points) & (points <= upper))
+        return require_ok(X, inside, f"`{call}` must lie inside the domain. {fix}")
+    points, bounds = np.asarray(X), np.asarray(domain).reshape(-1, 2, X.shape[-1])
+    lower, upper = bounds[:, 0].max(axis=0), bounds[:, 1].min(axis=0)
+    outside = ~((lower <= points) & (points <= upper))
+    if outside.any():
+        d = int(np.argwhere(outside)[0][-1])
+        raise ValueError(
+            f"`{call}` must lie inside the domain, input {d} from {lower[d]:.6g} to "
+            f"{upper[d]:.6g}. Got {_first(points, outside)}. {fix}"
+        )
+    return X
+
+
 def as_inputs(
     call: str, X: ArrayLike, in_size: int | None = None, *, at_run_time: bool = True
 ) -> Float[Array, "N D"]:

@@ -6,12 +6,14 @@ E[phi(X) phi(X')^T] = K(X, X').
 
 import abc
 import functools
+import operator
 from collections.abc import Sequence
 from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._sincos import sincos
@@ -90,13 +92,50 @@ def _waves(frequencies: Array, X: Array) -> tuple[Array, Array]:
     return sincos(X @ frequencies.T, jnp.sum(farthest * fastest))
 
 
-class StackedFeatures(AbstractFeatures):
-    """Several maps side by side: the features of a sum of independent functions."""
+class SumFeatures(AbstractFeatures):
+    """The features of a sum of independent functions: those of each, side by side.
+
+    All Fourier pairs come first and as one product, cosines before sines.
+    """
 
     maps: tuple[AbstractFeatures, ...]
 
     def __call__(self, X: Float[Array, "N D"]) -> Float[Array, "N F"]:
-        return jnp.concatenate([phi(X) for phi in self.maps], axis=1)
+        waves, others = self._split()
+        return jnp.concatenate([phi(X) for phi in (*waves, *others)], axis=1)
+
+    def combine(
+        self, weights: Float[Array, "S F"], X: Float[Array, "N D"]
+    ) -> Float[Array, "S N"]:
+        """`combine(self, weights, X)`."""
+        waves, others = self._split()
+        maps = (*waves, *others)
+        ends = np.cumsum([count_columns(phi, X.shape[1]) for phi in maps])
+        shares = jnp.split(weights, ends[:-1], axis=1)
+        values = (combine(*pair, X) for pair in zip(maps, shares, strict=True))
+        return functools.reduce(operator.add, values)
+
+    def columns(self, index: int, in_size: int) -> np.ndarray:
+        """Which columns belong to a map."""
+        phi = self.maps[index]
+        sizes = [count_columns(phi, in_size) for phi in self.maps]
+        is_wave = [isinstance(phi, FourierFeatures) for phi in self.maps]
+        alike = [size for size, w in zip(sizes, is_wave, strict=True) if w]
+        before = sum(s for s, w in zip(sizes[:index], is_wave, strict=False) if w)
+        if isinstance(phi, FourierFeatures):
+            cosines = before // 2 + np.arange(sizes[index] // 2)
+            return np.concatenate([cosines, sum(alike) // 2 + cosines])
+        start = sum(alike) + sum(sizes[:index]) - before
+        return start + np.arange(sizes[index])
+
+    def _split(self) -> tuple[list[FourierFeatures], list[AbstractFeatures]]:
+        waves = [phi for phi in self.maps if isinstance(phi, FourierFeatures)]
+        others = [phi for phi in self.maps if not isinstance(phi, FourierFeatures)]
+        if len(waves) > 1:
+            frequencies = jnp.concatenate([phi.frequencies for phi in waves])
+            masses = jnp.concatenate([phi.masses for phi in waves])
+            waves = [FourierFeatures(frequencies, masses, waves[0].origin)]
+        return waves, others
 
 
 class TensorFeatures(AbstractFeatures):
@@ -141,6 +180,8 @@ def combine(
     Fourier features need no matrix of both halves side by side, nor a pass to scale it.
     """
     weights = weights.astype(X.dtype)
+    if isinstance(phi, SumFeatures):
+        return phi.combine(weights, X)
     if not isinstance(phi, FourierFeatures):
         return weigh(weights, phi(X))
     sine, cosine = phi.sincos(X)
@@ -169,14 +210,8 @@ def count_columns(phi: AbstractFeatures, in_size: int) -> int:
 
 
 def sum_features(maps: Sequence[AbstractFeatures]) -> AbstractFeatures:
-    """Features of a sum of kernels: side by side, all Fourier pairs as one product."""
-    waves = [phi for phi in maps if isinstance(phi, FourierFeatures)]
-    others = [phi for phi in maps if not isinstance(phi, FourierFeatures)]
-    if len(waves) > 1:
-        together = [(phi.frequencies, phi.masses) for phi in waves]
-        waves = [FourierFeatures(*map(jnp.concatenate, zip(*together, strict=True)))]
-    parts = [*waves, *others]
-    return parts[0] if len(parts) == 1 else StackedFeatures(tuple(parts))
+    """Features of a sum of kernels."""
+    return maps[0] if len(maps) == 1 else SumFeatures(tuple(maps))
 
 
 def product_features(maps: Sequence[FourierFeatures]) -> FourierFeatures:
@@ -219,6 +254,8 @@ def fourier_columns(
 ) -> FourierFeatures:
     """Fourier features stay Fourier features, with zeros for the other columns, so that
     kernels on different columns can be multiplied."""
+    if dims == tuple(range(in_size)):
+        return phi
     everywhere = jnp.zeros((phi.frequencies.shape[0], in_size), phi.frequencies.dtype)
     return FourierFeatures(everywhere.at[:, dims].set(phi.frequencies), phi.masses)
 

@@ -1,6 +1,8 @@
 """Kernels: what one answers, and the kernels made of others."""
 
 import abc
+import dataclasses
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +24,7 @@ from ._features import (
 )
 from ._hyper import hyperparameter
 from ._priors import AbstractWithPriors
+from ._spectrum import RadialSpectrum
 
 
 class AbstractKernel(AbstractWithPriors):
@@ -79,6 +82,11 @@ class AbstractKernel(AbstractWithPriors):
         """
         return None
 
+    def spectrum(self, in_size: int) -> RadialSpectrum | None:
+        """The spectral density, if it is radial and known and the kernel falls off fast
+        enough to be repeated on a lattice; else None."""
+        return None
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:
@@ -97,8 +105,8 @@ class AbstractKernel(AbstractWithPriors):
             raise ValueError(
                 f"`{type(self).__name__}` has no features, so its posterior has no "
                 "paths (predict and sample at points work): give it a method "
-                "`sample_frequencies(draw, in_size)` if it is stationary, else "
-                "`features(key, n_features, in_size)`."
+                "`sample_frequencies(draw, in_size)` if it is stationary, else sample "
+                "with `basis=Landmarks(Z)`, points Z all over the region of interest."
             )
         return IID().features(key, self, n_features, in_size)
 
@@ -146,6 +154,11 @@ def as_kernel(call: str, kernel: AbstractKernel) -> AbstractKernel:
             "subclass of `AbstractKernel`."
         )
     return kernel
+
+
+def product_of(term: Sequence[AbstractKernel]) -> AbstractKernel:
+    """The kernel that a term of `terms()` is."""
+    return functools.reduce(Product, term)
 
 
 class Sum(AbstractKernel):
@@ -246,6 +259,12 @@ class Scale(AbstractKernel):
             return None
         return FourierFeatures(phi.frequencies, self.factor * phi.masses)
 
+    def spectrum(self, in_size: int) -> RadialSpectrum | None:
+        found = self.kernel.spectrum(in_size)
+        if found is None:
+            return None
+        return dataclasses.replace(found, variance=self.factor * found.variance)
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:
@@ -322,6 +341,13 @@ class ActiveDims(AbstractKernel):
         self._check(in_size)
         phi = self.kernel.sample_frequencies(draw, len(self.dims))
         return None if phi is None else fourier_columns(phi, self.dims, in_size)
+
+    def spectrum(self, in_size: int) -> RadialSpectrum | None:
+        found = self.kernel.spectrum(len(self.dims))
+        if found is None:
+            return None
+        dims = tuple(self.dims[d] for d in found.dims)
+        return dataclasses.replace(found, dims=dims)
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int

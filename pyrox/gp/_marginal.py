@@ -1,5 +1,6 @@
 """Paths over the draws of hyperparameters: the functions with those integrated out."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from ._basis import AbstractBasis, as_basis
+from ._basis import AbstractBasis
 from ._blocks import block_rows, map_batches
-from ._checks import as_count, as_inputs, common_dtype
+from ._checks import as_count, as_inputs, common_dtype, require_inside
 from ._closure import Programs
 from ._exact import ConditionedGP
-from ._path import PathwiseFunction
+from ._named_basis import as_basis
+from ._path import OUTSIDE, PathwiseFunction, bare, evaluate
 from ._pathwise import PathwiseSampler
 
 
@@ -33,7 +35,9 @@ class PathwiseEnsemble(eqx.Module):
 
         Cost: B times that of a PathwiseFunction.
         """
-        return _evaluate(self, as_inputs("paths(X)", X, self.paths.anchors.shape[-1]))
+        X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
+        X = require_inside(X, "paths(X)", self.paths.domain, OUTSIDE)
+        return _evaluate(PathwiseEnsemble(bare(self.paths), self.batch_size), X)
 
     def __len__(self) -> int:
         return self.paths.feature_weights.shape[0]
@@ -54,7 +58,7 @@ def paths_over_draws(
     n_paths: int = 8,
     n_features: int = 1024,
     batch_size: int = 16,
-    basis: AbstractBasis | str = "sobol",
+    basis: AbstractBasis | str = "grid",
 ) -> PathwiseEnsemble:
     """Posterior functions with the hyperparameters integrated out.
 
@@ -154,4 +158,5 @@ def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
     n_columns = sum(w.shape[-1] for w in weights)
     rows = block_rows("paths", None, n_columns, X.dtype)
     together = max(1, min(ensemble.batch_size, rows // X.shape[0]))
-    return map_batches(lambda path: path(X, block_size=rows), ensemble.paths, together)
+    one = functools.partial(evaluate, X=X, block_size=rows)
+    return map_batches(one, ensemble.paths, together)

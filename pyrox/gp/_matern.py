@@ -13,10 +13,10 @@ from ._basis import Draw
 from ._checks import as_float, is_traced
 from ._gamma import fixed_gamma
 from ._hyper import hyperparameter
-from ._stationary import AbstractStationary
+from ._stationary import AbstractRadial
 
 
-class Matern(AbstractStationary):
+class Matern(AbstractRadial):
     """The Matern kernels of half-integer smoothness nu, of z = sqrt(2 nu) |x - x'| / l:
 
         nu = 1/2: variance * exp(-z)
@@ -80,6 +80,22 @@ class Matern(AbstractStationary):
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
         normal, rank = draw(self.lengthscale.dtype, in_size, 1)
         return normal * jax.lax.rsqrt(fixed_gamma(self.nu, rank) / self.nu)
+
+    def log_density(self, r2: Float[Array, "..."], in_size: int) -> Array:
+        nu, half = self.nu, in_size / 2
+        constant = math.lgamma(nu + half) - math.lgamma(nu)
+        constant -= half * math.log(2 * math.pi * nu)
+        return constant - (nu + half) * jnp.log1p(r2 / (2 * nu))
+
+    def farther(
+        self, chance: Float[Array, "..."], r2: Float[Array, ""]
+    ) -> Float[Array, "..."]:
+        twice = 2 * self.nu
+        return (twice + r2) * chance ** (-1 / self.nu) - twice
+
+    @property
+    def most_grid_inputs(self) -> int:
+        return 2 if self.nu < 1 else 3
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -1,5 +1,6 @@
 """A drawn function: what it is made of, evaluation, selection."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from ._basis import AbstractBasis, Sobol
 from ._blocks import block_rows, map_batches, map_rows
 from ._checks import (
     as_float,
@@ -17,10 +19,21 @@ from ._checks import (
     common_dtype,
     is_traced,
     require_finite,
+    require_inside,
 )
-from ._features import AbstractFeatures, combine, weigh
-from ._kernel import AbstractKernel
-from ._mean import mean_at
+from ._features import AbstractFeatures, SumFeatures, combine, weigh
+from ._kernel import AbstractKernel, product_of
+from ._mean import ZeroMean, mean_at
+
+
+class AnchorValues(eqx.Module):
+    """What a posterior says of its anchors: values ~ N(mean, root root^T), seen with
+    independent noise of variance `noise_var`, jitter included. Data have no root; a
+    prior has infinite noise. A part of a path has none of its own."""
+
+    mean: Float[Array, " M"]
+    noise_var: Float[Array, "..."]
+    root: Float[Array, "M M"] | None = None
 
 
 class PathwiseFunction(eqx.Module):
@@ -33,6 +46,9 @@ class PathwiseFunction(eqx.Module):
     stacked by `vmap` (over draws of hyperparameters, say) and passed as an argument
     without a new trace. `paths(X)` is `(S, N)`; `paths[i]` and `paths[2:5]` choose
     draws and keep the leading axis, so `paths[i](X)` is `(1, N)`; `len(paths)` is S.
+
+    `paths.basis` says how its features were chosen. With a `FourierGrid`, the default
+    for few inputs, there is a `paths.domain`, and points outside it raise an error.
 
     It compares and hashes by identity, so that `jax.jit(paths)` works.
 
@@ -55,6 +71,8 @@ class PathwiseFunction(eqx.Module):
     update_weights: Float[Array, "S M"]
     kernel: AbstractKernel
     mean_fn: Callable
+    given: AnchorValues | None
+    basis: AbstractBasis
 
     def __call__(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -67,11 +85,11 @@ class PathwiseFunction(eqx.Module):
                 cache; values do not depend on it beyond rounding.
 
         Raises:
-            ValueError: a shape that is not (N, D), NaN or inf; under `jit` the latter
-                when the program runs.
+            ValueError: a shape that is not (N, D), NaN or inf, a point outside the
+                domain; under `jit` values are checked when the program runs.
         """
         X, size = self._query("paths(X)", X, block_size)
-        return _evaluate(self, X, block_size=size)
+        return evaluate(bare(self), X, block_size=size)
 
     def each(
         self, X: Real[ArrayLike, "S N D"], *, block_size: int | None = None
@@ -107,8 +125,9 @@ class PathwiseFunction(eqx.Module):
                 f"least one: points of its own for each path. Got {X.shape}. For all "
                 "paths at the same points call `paths(X)`."
             )
-        X, size = self._block(call, require_finite(X, call), block_size)
-        return _evaluate_each(self, X, block_size=size)
+        X = self._inside(call, require_finite(X, call))
+        X, size = self._block(call, X, block_size)
+        return _evaluate_each(bare(self), X, block_size=size)
 
     def gradient(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -136,7 +155,44 @@ class PathwiseFunction(eqx.Module):
             (5, 7, 2)
         """
         X, size = self._query("paths.gradient(X)", X, block_size)
-        return _gradient(self, X, block_size=size)
+        return _gradient(bare(self), X, block_size=size)
+
+    def parts(self) -> "tuple[PathwiseFunction, ...]":
+        """The path as a sum: one function for each additive term of its kernel.
+
+        Draws from the joint posterior of the terms: a trend, a season and what else the
+        kernel is made of, in its order, products of sums multiplied out. Together with
+        the mean function they add up to the path.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler, Periodic
+            >>> prior = GPPrior(RBF() + Periodic(), X=jnp.zeros((1, 1)))
+            >>> paths = PathwiseSampler(prior, 256).sample_paths(jax.random.key(0), 5)
+            >>> trend, season = paths.parts()
+            >>> whole, X = paths(jnp.ones((3, 1))), jnp.ones((3, 1))
+            >>> bool(jnp.allclose(trend(X) + season(X), whole, atol=1e-5))
+            True
+        """
+        self._require_one_draw("paths.parts()")
+        phi, terms = self.features, self.kernel.terms()
+        in_size = self.anchors.shape[-1]
+        if isinstance(phi, SumFeatures):
+            columns = [phi.columns(i, in_size) for i in range(len(terms))]
+            maps = phi.maps
+        else:
+            columns, maps = [slice(None)], (phi,)
+        return tuple(
+            dataclasses.replace(
+                self,
+                features=own,
+                feature_weights=self.feature_weights[:, chosen],
+                kernel=product_of(term),
+                mean_fn=ZeroMean(),
+                given=None,
+            )
+            for own, chosen, term in zip(maps, columns, terms, strict=True)
+        )
 
     def astype(self, dtype: DTypeLike) -> "PathwiseFunction":
         """The same functions with their floating arrays of another type.
@@ -169,8 +225,11 @@ class PathwiseFunction(eqx.Module):
         self, call: str, X: ArrayLike, block_size: int | None
     ) -> tuple[Array, int]:
         self._require_one_draw(call)
-        X = as_inputs(call, X, self.anchors.shape[-1])
+        X = self._inside(call, as_inputs(call, X, self.anchors.shape[-1]))
         return self._block(call, X, block_size)
+
+    def _inside(self, call: str, X: Array) -> Array:
+        return require_inside(X, call, self.domain, OUTSIDE)
 
     def _require_one_draw(self, call: str) -> None:
         if self.feature_weights.ndim != 2:
@@ -185,6 +244,12 @@ class PathwiseFunction(eqx.Module):
         X = X.astype(common_dtype(X, self.feature_weights))
         n_columns = self.feature_weights.shape[-1] + self.update_weights.shape[-1]
         return X, block_rows(call, block_size, n_columns, X.dtype)
+
+    @property
+    def domain(self) -> Float[Array, "... 2 D"] | None:
+        """The lowest and the highest inputs at which paths are right, None if that is
+        everywhere; one pair for each if paths are stacked."""
+        return self.basis.domain_in("paths", self.anchors.shape[-1])
 
     @property
     def n_paths(self) -> int:
@@ -218,11 +283,24 @@ class PathwiseFunction(eqx.Module):
     __eq__ = object.__eq__
 
 
+OUTSIDE = (
+    "Draw the paths on a domain that holds every point, with "
+    "`basis=FourierGrid((lowest, highest))`, or with `basis='sobol'`, which needs none."
+)
+
+
+def bare(path: PathwiseFunction) -> PathwiseFunction:
+    """`path` without what only tells where it comes from, so that paths of all samplers
+    and bases share their compiled programs."""
+    return dataclasses.replace(path, given=None, basis=Sobol())
+
+
 _blocked = functools.partial(jax.jit, static_argnames="block_size")
 
 
 @_blocked
-def _evaluate(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+def evaluate(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+    """`path(X)`, with nothing checked."""
     return map_rows(lambda rows: _values(path, rows), X, block_size)
 
 

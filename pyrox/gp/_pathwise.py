@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from ._basis import AbstractBasis, as_basis
-from ._checks import as_count, require_ok
+from ._basis import AbstractBasis
+from ._checks import as_count, require_inside, require_ok
 from ._exact import ConditionedGP, GPPrior
-from ._features import AbstractFeatures, move_origin
+from ._features import move_origin
 from ._guide import AbstractGuide, as_guide
 from ._hyper import require_valid
 from ._mean import mean_at
-from ._path import PathwiseFunction
+from ._named_basis import as_basis
+from ._path import AnchorValues, PathwiseFunction
 from ._priors import sample_hyperparameters
 from ._solve import positive_definite
-from ._sparse import SparseGPPrior
+from ._sparse import Inducing, SparseGPPrior
 
 
 class PathwiseSampler(eqx.Module):
@@ -30,7 +31,8 @@ class PathwiseSampler(eqx.Module):
     with A = K + (jitter + noise) I, w ~ N(0, I), e ~ N(0, jitter + noise): a draw from
     the prior in random features, corrected at the data (Wilson et al. 2020, arXiv
     2002.09309, eq. 10). The mean over paths is exact; their covariance differs from the
-    posterior's by the features' error, which falls as the root of `n_features`.
+    posterior's by the features' error, which falls with `n_features` and which
+    `diagnose` states.
 
     All paths of one call share one set of frequencies, which makes many paths cheap:
     averages over them tend to the approximate kernel, not to the exact one, however
@@ -40,8 +42,9 @@ class PathwiseSampler(eqx.Module):
         posterior: what `GPPrior.condition` returned, or a `GPPrior` for prior draws.
         n_features: F, the number of feature columns, even: F/2 frequencies, each with
             its sine and its cosine.
-        basis: how frequencies are chosen: `"sobol"`, `"iid"`, `"orthogonal"`, or an
-            object of theirs.
+        basis: how features are chosen: `"grid"`, `"sobol"`, `"iid"`, `"orthogonal"`, or
+            an object of theirs. The default is the most accurate one: a `FourierGrid`
+            around the data for the terms that it is for, `Sobol` for the others.
 
     Raises:
         ValueError: an odd or too small `n_features`; a kernel without features; a
@@ -65,7 +68,7 @@ class PathwiseSampler(eqx.Module):
         self,
         posterior: ConditionedGP | GPPrior,
         n_features: int = 1024,
-        basis: AbstractBasis | str = "sobol",
+        basis: AbstractBasis | str = "grid",
     ):
         if not isinstance(posterior, ConditionedGP | GPPrior):
             raise ValueError(
@@ -85,10 +88,12 @@ class PathwiseSampler(eqx.Module):
         n_paths = as_count("sample_paths(n_paths=...)", n_paths)
         # Resolves those of a prior; a posterior's hyperparameters already are.
         posterior = sample_hyperparameters(self.posterior)
+        X = _in_domain("PathwiseSampler", posterior.X, self.basis)
         if isinstance(posterior, GPPrior):
-            X = require_valid("PathwiseSampler", posterior.kernel, posterior.X)
+            X = require_valid("PathwiseSampler", posterior.kernel, X)
             posterior = eqx.tree_at(lambda p: p.X, posterior, X)
             return _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
+        posterior = eqx.tree_at(lambda p: p.prior.X, posterior, X)
         return _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
 
     def __call__(
@@ -110,8 +115,9 @@ class DecoupledPathwiseSampler(eqx.Module):
         prior: the process and its inducing inputs Z.
         guide: q(u), trained or set by hand.
         n_features: F, the number of feature columns, even.
-        basis: how frequencies are chosen: `"sobol"`, `"iid"`, `"orthogonal"`, or an
-            object of theirs.
+        basis: how features are chosen: `"grid"`, `"sobol"`, `"iid"`, `"orthogonal"`, or
+            an object of theirs. The default is the most accurate one: a `FourierGrid`
+            around the data for the terms that it is for, `Sobol` for the others.
 
     Raises:
         ValueError: a guide of another size than Z; an odd or too small `n_features`; a
@@ -138,7 +144,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         prior: SparseGPPrior,
         guide: AbstractGuide,
         n_features: int = 1024,
-        basis: AbstractBasis | str = "sobol",
+        basis: AbstractBasis | str = "grid",
     ):
         if not isinstance(prior, SparseGPPrior):
             raise ValueError(
@@ -159,7 +165,8 @@ class DecoupledPathwiseSampler(eqx.Module):
         """
         n_paths = as_count("sample_paths(n_paths=...)", n_paths)
         prior = sample_hyperparameters(self.prior)
-        Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), prior.Z)
+        Z = _in_domain("DecoupledPathwiseSampler", prior.Z, self.basis)
+        Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), Z)
         prior = eqx.tree_at(lambda p: p.Z, prior, Z)
         sizes = self.n_features, n_paths
         paths, ok = _draw_sparse(key, prior, self.guide, self.basis, *sizes)
@@ -182,29 +189,34 @@ def matheron(
     key: PRNGKeyArray,
     prior: GPPrior | SparseGPPrior,
     anchors: Float[Array, "M D"],
+    given: AnchorValues,
     values: Float[Array, "S M"],
-    noise_var: Float[Array, "..."],
     solve: Callable[[Array], Array],
-    draw_features: Callable[[PRNGKeyArray], AbstractFeatures],
+    basis: AbstractBasis,
+    n_features: int,
 ) -> PathwiseFunction:
-    """S functions of `prior` that take the noisy `values` at the `anchors`.
+    """S functions of `prior` that take the noisy `values`, draws of what is `given`, at
+    the `anchors`.
 
-    `solve` applies the inverse of K + noise_var I, `draw_features` makes the map. The
-    residual draw carries the whole of that diagonal, jitter included, so the paths have
-    the covariance that the conditioned process reports.
+    `solve` applies the inverse of K + noise_var I. The residual draw carries the whole
+    of that diagonal, jitter included, so the paths have the covariance that the
+    conditioned process reports.
     """
     key_features, key_normal = jr.split(key)
     dtype, (n_paths, n_anchors) = anchors.dtype, values.shape
-    phi = move_origin(draw_features(key_features), jnp.mean(anchors, axis=0))
+    basis = basis.on(prior.kernel, anchors)
+    phi = basis.features(key_features, prior.kernel, n_features, anchors.shape[1])
+    phi = move_origin(phi, jnp.mean(anchors, axis=0))
     phi_anchors = phi(anchors)
     # One draw for both: compiling a generator takes longer than running it.
     n_columns = phi_anchors.shape[1]
     normal = jr.normal(key_normal, (n_paths, n_columns + n_anchors), dtype)
     weights, noise = normal[:, :n_columns], normal[:, n_columns:]
-    scale = jnp.broadcast_to(jnp.sqrt(noise_var), (n_anchors,)).astype(dtype)
+    scale = jnp.broadcast_to(jnp.sqrt(given.noise_var), (n_anchors,)).astype(dtype)
     drawn = mean_at(prior.mean_fn, anchors)[None, :] + weights @ phi_anchors.T
     update = solve((values - drawn - scale[None, :] * noise).T).T
-    return PathwiseFunction(phi, weights, anchors, update, prior.kernel, prior.mean_fn)
+    parts = phi, weights, anchors, update, prior.kernel, prior.mean_fn
+    return PathwiseFunction(*parts, given=given, basis=basis)
 
 
 _static = functools.partial(jax.jit, static_argnames=("n_features", "n_paths"))
@@ -218,13 +230,11 @@ def _draw_exact(
     n_features: int,
     n_paths: int,
 ) -> PathwiseFunction:
-    values = jnp.broadcast_to(posterior.y[None, :], (n_paths, posterior.y.shape[0]))
-    noise_var = posterior.prior.jitter + posterior.noise_var
+    prior, X, y = posterior.prior, posterior.X, posterior.y
+    given = AnchorValues(y, prior.jitter + posterior.noise_var)
+    values = jnp.broadcast_to(y[None, :], (n_paths, y.shape[0]))
     solve = posterior.factor.solve
-    features = _features_of(posterior.prior, posterior.X, basis, n_features)
-    return matheron(
-        key, posterior.prior, posterior.X, values, noise_var, solve, features
-    )
+    return matheron(key, prior, X, given, values, solve, basis, n_features)
 
 
 @_static
@@ -237,10 +247,10 @@ def _draw_prior(
 ) -> PathwiseFunction:
     # No data, no update: zero weights. They stay anchored at the inputs, so that the
     # path has the shape of a conditioned one.
-    values = jnp.zeros((n_paths, prior.X.shape[0]), prior.X.dtype)
-    noise_var = jnp.zeros((), prior.X.dtype)
-    features = _features_of(prior, prior.X, basis, n_features)
-    return matheron(key, prior, prior.X, values, noise_var, jnp.zeros_like, features)
+    X, solve = prior.X, jnp.zeros_like
+    values = jnp.zeros((n_paths, X.shape[0]), X.dtype)
+    given = AnchorValues(values[0], jnp.full((), jnp.inf, X.dtype))
+    return matheron(key, prior, X, given, values, solve, basis, n_features)
 
 
 @_static
@@ -253,20 +263,25 @@ def _draw_sparse(
     n_paths: int,
 ) -> tuple[PathwiseFunction, Array]:
     key_values, key_path = jr.split(key)
-    inducing = prior.inducing()
+    inducing, Z = prior.inducing(), prior.Z
+    given = _given(guide, inducing, jnp.asarray(prior.jitter, Z.dtype))
     values = guide.draw(key_values, inducing, n_paths)
-    noise_var = jnp.asarray(prior.jitter, prior.Z.dtype)
     solve = inducing.factor.solve
-    features = _features_of(prior, prior.Z, basis, n_features)
-    paths = matheron(key_path, prior, prior.Z, values, noise_var, solve, features)
+    paths = matheron(key_path, prior, Z, given, values, solve, basis, n_features)
     return paths, inducing.factor.succeeded()
 
 
-def _features_of(
-    prior: GPPrior | SparseGPPrior,
-    anchors: Float[Array, "M D"],
-    basis: AbstractBasis,
-    n_features: int,
-) -> Callable[[PRNGKeyArray], AbstractFeatures]:
-    in_size = anchors.shape[1]
-    return lambda key: basis.features(key, prior.kernel, n_features, in_size)
+def _given(
+    guide: AbstractGuide, inducing: Inducing, noise_var: Float[Array, ""]
+) -> AnchorValues:
+    mean, root = guide.whitened(inducing)
+    lower = inducing.factor.lower
+    return AnchorValues(inducing.mean + lower @ mean, noise_var, lower @ root)
+
+
+def _in_domain(call: str, X: Float[Array, "M D"], basis: AbstractBasis) -> Array:
+    """`X`, checked to lie where a basis of stated domain is right."""
+    call = f"{call}(basis=...)"
+    domain = basis.domain_in(call, X.shape[1])
+    sentence = "State a domain with all data and all points of interest in it."
+    return require_inside(X, f"{call}: the data", domain, sentence)

@@ -35,7 +35,7 @@ def sobol_normals(
     key_scramble, key_beyond = jr.split(key)
     directions = _directions(n_points, first, n_columns)
     points = _points(n_points, _scramble(key_scramble, jnp.asarray(directions)))
-    normals = _normals(points, dtype)
+    normals = normal_quantiles(points, dtype)
     n_beyond = n_columns - normals.shape[1]
     if n_beyond == 0:
         return normals
@@ -80,11 +80,18 @@ def _points(n_points: int, directions: UInt32[Array, "b d"]) -> UInt32[Array, "n
     return points
 
 
-def _normals(points: UInt32[Array, "n d"], dtype: np.dtype) -> Float[Array, "n d"]:
-    """The normal quantiles of the cells' centres, at most as fine as `dtype` resolves:
-    in float32 the outermost cell has its centre at 5.2 standard deviations."""
+def normal_quantiles(
+    points: UInt32[Array, "..."], dtype: np.dtype
+) -> Float[Array, "..."]:
+    """The normal quantiles of the cells' centres: in float32 the outermost cell has its
+    centre at 5.2 standard deviations."""
     exact = np.promote_types(dtype, np.float32)
-    n_bits = min(_BITS, np.finfo(exact).nmant)
-    cells = (points >> np.uint32(_BITS - n_bits)).astype(exact)
-    centres = (2 * cells + (1 - 2.0**n_bits)) * 2.0**-n_bits
-    return (math.sqrt(2) * jax.lax.erf_inv(centres)).astype(dtype)
+    normals = math.sqrt(2) * jax.lax.erf_inv(centres(points, exact))
+    return normals.astype(dtype)
+
+
+def centres(points: UInt32[Array, "..."], dtype: np.dtype) -> Float[Array, "..."]:
+    """The points as centres of cells of (-1, 1), as fine as `dtype` resolves."""
+    n_bits = min(_BITS, np.finfo(dtype).nmant)
+    cells = (points >> np.uint32(_BITS - n_bits)).astype(dtype)
+    return (2 * cells + (1 - 2.0**n_bits)) * 2.0**-n_bits

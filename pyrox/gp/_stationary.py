@@ -1,6 +1,7 @@
 """Stationary kernels: each Gram function side by side with its spectral measure."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from ._features import FourierFeatures
 from ._gamma import gamma_of_normal
 from ._hyper import hyperparameter, per_input
 from ._kernel import AbstractKernel
+from ._spectrum import RadialSpectrum
 
 
 class AbstractStationary(AbstractKernel):
@@ -59,7 +61,35 @@ class AbstractStationary(AbstractKernel):
         return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / m, (m,)))
 
 
-class RBF(AbstractStationary):
+class AbstractRadial(AbstractStationary):
+    """A stationary kernel whose spectral density is known, and which falls off so fast
+    that it can be repeated on a lattice (`FourierGrid`)."""
+
+    @abc.abstractmethod
+    def log_density(self, r2: Float[Array, "..."], in_size: int) -> Array:
+        """The logarithm of the spectral density at lengthscale 1, of squared
+        frequencies, which integrates to one over D inputs."""
+
+    @abc.abstractmethod
+    def farther(
+        self, chance: Float[Array, "..."], r2: Float[Array, ""]
+    ) -> Float[Array, "..."]:
+        """Squared frequency, at lengthscale 1 and of two inputs, that a random one
+        beyond `r2` exceeds with this chance. It goes with `log_density`."""
+
+    @property
+    @abc.abstractmethod
+    def most_grid_inputs(self) -> int:
+        """Up to how many inputs a grid of frequencies gains on random ones."""
+
+    def spectrum(self, in_size: int) -> RadialSpectrum:
+        lengthscale = per_input(self, "lengthscale", in_size)
+        functions, dims = (self.log_density, self.farther), tuple(range(in_size))
+        limits = dims, self.most_grid_inputs
+        return RadialSpectrum(*functions, lengthscale, self.variance, *limits)
+
+
+class RBF(AbstractRadial):
     """The squared exponential kernel: variance * exp(-r^2 / 2), r = |x - x'| / l.
 
     Rasmussen & Williams 2006, eq. 4.9. Its spectral measure is normal.
@@ -104,6 +134,18 @@ class RBF(AbstractStationary):
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
         (frequencies,) = draw(self.lengthscale.dtype, in_size)
         return frequencies
+
+    def log_density(self, r2: Float[Array, "..."], in_size: int) -> Array:
+        return -r2 / 2 - in_size / 2 * math.log(2 * math.pi)
+
+    def farther(
+        self, chance: Float[Array, "..."], r2: Float[Array, ""]
+    ) -> Float[Array, "..."]:
+        return r2 - 2 * jnp.log(chance)
+
+    @property
+    def most_grid_inputs(self) -> int:
+        return 3
 
 
 class RationalQuadratic(AbstractStationary):
