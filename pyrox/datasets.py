@@ -28,7 +28,33 @@ def motorcycle() -> tuple[Float[np.ndarray, "133 1"], Float[np.ndarray, " 133"]]
         >>> X.shape, float(y.min())
         ((133, 1), -134.0)
     """
-    source = importlib.resources.files("pyrox").joinpath("data", "motorcycle.csv")
+    return _shipped("motorcycle.csv")
+
+
+def mauna_loa_co2() -> tuple[Float[np.ndarray, "521 1"], Float[np.ndarray, " 521"]]:
+    """Carbon dioxide in the air at Mauna Loa, Hawaii: monthly means, 1958 to 2001.
+
+    A trend that steepens, a season whose shape drifts, and slow irregularities; the
+    example of Rasmussen & Williams 2006, section 5.4.3. Public data of Keeling & Whorf
+    (2004), Scripps Institution of Oceanography; the data set `co2` of statsmodels,
+    averaged over months, five of them without data.
+
+    Returns:
+        X, decimal years at the middle of a month, (521, 1), and y, parts per million,
+        (521,).
+
+    Example:
+        >>> from pyrox import datasets
+        >>> X, y = datasets.mauna_loa_co2()
+        >>> X.shape, float(y[0])
+        ((521, 1), 316.1)
+    """
+    return _shipped("mauna_loa_co2.csv")
+
+
+def _shipped(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first column and the second of a table that comes with the package."""
+    source = importlib.resources.files("pyrox").joinpath("data", name)
     with source.open(encoding="utf-8") as file:
         table = np.loadtxt(file, delimiter=",", skiprows=1)
     return table[:, :1], table[:, 1]
