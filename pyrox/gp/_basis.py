@@ -81,7 +81,7 @@ class AbstractBasis(eqx.Module):
         """This basis for functions that are conditioned at the rows of `X`."""
         return self
 
-    def domain_in(self, call: str, in_size: int) -> Float[Array, "2 D"] | None:
+    def domain_in(self, call: str, in_size: int) -> Float[Array, "... 2 D"] | None:
         """The lowest and the highest inputs at which its functions are right, or None
         if that is everywhere."""
         return None

@@ -70,7 +70,7 @@ class FourierGrid(AbstractTermBasis):
         box = _box(spectra, X) if stated is None else stated
         return FourierGrid(_unbounded_elsewhere(box, spectra))
 
-    def domain_in(self, call: str, in_size: int) -> Float[Array, "2 D"] | None:
+    def domain_in(self, call: str, in_size: int) -> Float[Array, "... 2 D"] | None:
         if self.domain is None:
             return None
         if self.domain.shape[-1] not in (1, in_size):

@@ -16,7 +16,7 @@ from ._checks import as_count, as_inputs, common_dtype, require_inside
 from ._closure import Programs
 from ._exact import ConditionedGP
 from ._named_basis import as_basis
-from ._path import OUTSIDE, PathwiseFunction, bare, evaluate
+from ._path import OUTSIDE, PathwiseFunction, evaluate
 from ._pathwise import PathwiseSampler
 
 
@@ -37,7 +37,7 @@ class PathwiseEnsemble(eqx.Module):
         """
         X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
         X = require_inside(X, "paths(X)", self.paths.domain, OUTSIDE)
-        return _evaluate(PathwiseEnsemble(bare(self.paths), self.batch_size), X)
+        return _evaluate(self, X)
 
     def __len__(self) -> int:
         return self.paths.feature_weights.shape[0]
