@@ -18,7 +18,7 @@ help:
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
 	@echo "make notebooks  execute the notebooks in place"
-	@echo "make bench      time everything against GPJax and BoTorch, and compare features; writes benchmarks/*"
+	@echo "make bench      time everything against GPJax and BoTorch, and compare accuracy; writes benchmarks/*"
 	@echo "make clean      remove the virtual environment and all that was built"
 
 $(RUN)/python:
@@ -77,6 +77,7 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/.package
 bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks --sweeps --out benchmarks
 	$(RUN)/python -m benchmarks.gram --out benchmarks
+	$(RUN)/python -m benchmarks.accuracy --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

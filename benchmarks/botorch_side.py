@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 
 from .cases import JITTER, LENGTHSCALE, NOISE_VAR, Case, data
 
+if TYPE_CHECKING:  # a worker that times BoTorch loads nothing of ours
+    from .accuracy_problem import Problem
+
 
 def prepare(case: Case, graph: bool = False) -> Callable[[], object]:
     X, y, X_query = map(torch.as_tensor, data(case))
-    model = _model(X, y)
+    model = _model(X, y, _kernel(X), NOISE_VAR + JITTER)
     prior_sampler = functools.partial(
         draw_kernel_feature_paths, num_features=case.n_features
     )
@@ -52,12 +56,14 @@ def _kernel(X: torch.Tensor) -> ScaleKernel:
     return kernel
 
 
-def _model(X: torch.Tensor, y: torch.Tensor) -> SingleTaskGP:
-    noise = torch.full_like(y[:, None], NOISE_VAR + JITTER)
+def _model(
+    X: torch.Tensor, y: torch.Tensor, kernel: ScaleKernel, noise_var: float
+) -> SingleTaskGP:
+    noise = torch.full_like(y[:, None], noise_var)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it advises against float32
         model = SingleTaskGP(
-            X, y[:, None], noise, covar_module=_kernel(X), outcome_transform=None
+            X, y[:, None], noise, covar_module=kernel, outcome_transform=None
         )
     return model.eval()
 
@@ -81,8 +87,7 @@ def gram_error(
     n_draws: int,
 ) -> float:
     """RMS of phi phi^T - K over draws of the features; without a nu, of an RBF."""
-    kernel = (MaternKernel(nu=nu) if nu else RBFKernel()).double()
-    kernel.lengthscale = lengthscale
+    kernel = _base_kernel(nu, lengthscale)
     X = torch.as_tensor(points)
     torch.manual_seed(X.shape[1])
     squares = []
@@ -94,3 +99,39 @@ def gram_error(
             )(X)
             squares.append(float(((phi @ phi.T - kernel(X).to_dense()) ** 2).mean()))
     return float(np.sqrt(np.mean(squares)))
+
+
+def _base_kernel(nu: float | None, lengthscale: float) -> MaternKernel | RBFKernel:
+    kernel = (MaternKernel(nu=nu) if nu else RBFKernel()).double()
+    kernel.lengthscale = lengthscale
+    return kernel
+
+
+def features(problem: "Problem", n_columns: int, seed: int) -> np.ndarray:
+    """What `draw_kernel_feature_paths` multiplies with its weights."""
+    torch.manual_seed(seed)
+    kernel = _base_kernel(problem.nu, problem.lengthscale)
+    sizes = {"num_inputs": problem.in_size, "num_outputs": n_columns}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gen_kernel_features(kernel, **sizes)(
+            torch.as_tensor(problem.inputs)
+        ).numpy()
+
+
+def paths(
+    problem: "Problem", n_columns: int, n_paths: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of drawn functions, taken from them, and their values at the test
+    points."""
+    torch.manual_seed(seed)
+    inputs, y = torch.as_tensor(problem.inputs), torch.as_tensor(problem.y)
+    kernel = ScaleKernel(_base_kernel(problem.nu, problem.lengthscale)).double()
+    kernel.outputscale = 1.0
+    model = _model(inputs[: problem.n], y, kernel, problem.noise_var)
+    sampler = functools.partial(draw_kernel_feature_paths, num_features=n_columns)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = draw_matheron_paths(model, torch.Size([n_paths]), prior_sampler=sampler)
+        phi = drawn["prior_paths"].feature_map(inputs)
+        return phi.numpy(), drawn(inputs[problem.n :]).numpy()

@@ -1,18 +1,24 @@
 """The tasks in GPJax: `sample_approx`, jitted, which is its best."""
 
+import functools
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gpjax as gpx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .cases import JITTER, LENGTHSCALE, NOISE_VAR, Case, data
+
+if TYPE_CHECKING:  # a worker that times GPJax loads nothing of ours
+    from .accuracy_problem import Problem
 
 
 def prepare(case: Case) -> Callable[[], object]:
     X, y, X_query = map(jnp.asarray, data(case))
-    posterior = _posterior(case, X, y)
+    posterior = _posterior(_kernel(case.in_size), X, y, NOISE_VAR, JITTER)
     key = jax.random.key(0)
 
     def draw(key):
@@ -38,13 +44,17 @@ def _kernel(in_size: int) -> gpx.kernels.Matern52:
     return gpx.kernels.Matern52(lengthscale=LENGTHSCALE, variance=1.0, n_dims=in_size)
 
 
-def _posterior(case: Case, X: jax.Array, y: jax.Array):
+def _posterior(
+    kernel: gpx.kernels.AbstractKernel,
+    X: jax.Array,
+    y: jax.Array,
+    noise_var: float,
+    jitter: float,
+):
     prior = gpx.gps.Prior(
-        mean_function=gpx.mean_functions.Zero(),
-        kernel=_kernel(case.in_size),
-        jitter=JITTER,
+        mean_function=gpx.mean_functions.Zero(), kernel=kernel, jitter=jitter
     )
-    noise = gpx.likelihoods.Gaussian(obs_stddev=jnp.asarray(NOISE_VAR**0.5, X.dtype))
+    noise = gpx.likelihoods.Gaussian(obs_stddev=jnp.asarray(noise_var**0.5, X.dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it advises against float32
         return (prior * noise).condition(gpx.Dataset(X=X, y=y[:, None]))
@@ -57,3 +67,42 @@ def feature_error(case: Case) -> float:
     phi = features.compute_features(X) / jnp.sqrt(m)
     exact = kernel.cross_covariance(X, X)
     return float(jnp.sqrt(jnp.mean((phi @ phi.T - exact) ** 2)))
+
+
+def _kernel_of(problem: "Problem") -> gpx.kernels.AbstractKernel:
+    kernels = gpx.kernels
+    by_nu = {2.5: kernels.Matern52, 1.5: kernels.Matern32, 0.5: kernels.Matern12}
+    kind = kernels.RBF if problem.nu is None else by_nu[problem.nu]
+    sizes = {"lengthscale": problem.lengthscale, "n_dims": problem.in_size}
+    return kind(variance=1.0, **sizes)
+
+
+@functools.partial(jax.jit, static_argnames=("problem", "n_columns"))
+def _features(
+    key: jax.Array, inputs: jax.Array, problem: "Problem", n_columns: int
+) -> jax.Array:
+    m = n_columns // 2
+    rff = gpx.kernels.RFF(_kernel_of(problem), num_basis_fns=m, key=key)
+    return rff.compute_features(inputs) / m**0.5
+
+
+def features(problem: "Problem", n_columns: int, seed: int) -> np.ndarray:
+    """What `sample_approx` multiplies with its weights."""
+    inputs = jnp.asarray(problem.inputs)
+    return np.asarray(_features(jax.random.key(seed), inputs, problem, n_columns))
+
+
+def paths(
+    problem: "Problem", n_columns: int, n_paths: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of drawn functions, by the key that they come from, and their values
+    at the test points."""
+    inputs, y = jnp.asarray(problem.inputs), jnp.asarray(problem.y)
+    X, X_test = inputs[: problem.n], inputs[problem.n :]
+    model = _kernel_of(problem), X, y, problem.noise_var, 0.0
+    key = jax.random.key(seed)
+    drawn = _posterior(*model).sample_approx(
+        num_samples=n_paths, key=key, num_features=n_columns // 2
+    )
+    phi = _features(jax.random.split(key, 3)[0], inputs, problem, n_columns)
+    return np.asarray(phi), np.asarray(drawn(X_test)).T
