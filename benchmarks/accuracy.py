@@ -207,6 +207,7 @@ def measure_cell(
     problem: Problem, extras: dict[int, int], rivals: Sequence[str]
 ) -> list[dict]:
     cell = {"kernel": problem.name, "in_size": problem.in_size, "n": problem.n}
+    jax.clear_caches()  # programs of another cell have other shapes, and take memory
     return [
         {**cell, "columns": problem.n + extra, "method": method, "log10_w2": value}
         for extra, found in log10_distances(problem, extras, rivals)
@@ -221,19 +222,15 @@ def prepare() -> None:
 
 
 def measure(
-    names: Sequence[str], extras: dict[int, int], quick: bool, rivals: Sequence[str]
+    problems: Sequence[Problem], extras: dict[int, int], rivals: Sequence[str]
 ) -> list[dict]:
     """The cells, as many at once as there are cores, eight at most."""
     os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
-    sizes = N_TRAIN[-1:] if quick else N_TRAIN
-    cells = itertools.product(names, IN_SIZES, sizes)
-    problems = [Problem(*cell) for cell in cells]
     records = []
     with concurrent.futures.ProcessPoolExecutor(
         max_workers=min(os.cpu_count() or 1, 8),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=prepare,
-        max_tasks_per_child=10,  # what is compiled takes memory
     ) as pool:
         same = itertools.repeat(extras), itertools.repeat(rivals)
         for found in pool.map(measure_cell, problems, *same):
@@ -257,6 +254,8 @@ def main() -> None:
     parser.add_argument("--rivals", nargs="*", default=RIVALS, choices=RIVALS)
     parser.add_argument("--kernels", nargs="*", default=SMOOTHNESS, choices=SMOOTHNESS)
     columns = {"type": int, "nargs": "*", "choices": N_DRAWS}
+    train = {"type": int, "nargs": "*", "choices": N_TRAIN}
+    parser.add_argument("--n", default=N_TRAIN, **train)
     parser.add_argument("--columns", default=list(N_DRAWS), **columns)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
@@ -268,7 +267,10 @@ def main() -> None:
     extras = {extra: N_DRAWS[extra] for extra in options.columns}
     if options.quick:
         extras = {1024: 1, 4096: 1}
-    records = measure(options.kernels, extras, options.quick, options.rivals)
+    sizes = N_TRAIN[-1:] if options.quick else options.n
+    cells = itertools.product(options.kernels, IN_SIZES, sizes)
+    problems = [Problem(*cell) for cell in cells]
+    records = measure(problems, extras, options.rivals)
     print(*promises(records), sep="\n")
     if options.quick:
         return
