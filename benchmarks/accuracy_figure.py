@@ -71,7 +71,8 @@ def _panel(ax: Axes, records: Sequence[dict]) -> None:
     for i, (extra, dashes) in enumerate(_THINNER.items()):
         label = f'pyrox "grid", n + {extra}'
         values = _line(records, "grid", extra)
-        ax.plot(*values, dashes, color=BLUE, lw=1, zorder=3 - i, label=label)
+        if values[0]:
+            ax.plot(*values, dashes, color=BLUE, lw=1, zorder=3 - i, label=label)
     ax.set_xscale("log")
     ax.minorticks_off()
     ax.locator_params(axis="y", nbins=5)
