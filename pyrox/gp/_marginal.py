@@ -79,7 +79,8 @@ def paths_over_draws(
         n_features: F, feature columns, even.
         batch_size: how many draws are worked on at once. Memory grows with it, not with
             the number of draws; what is kept for a draw is S (N + F) numbers.
-        basis: how frequencies are chosen, as in `PathwiseSampler`.
+        basis: how features are chosen, as in `PathwiseSampler`. On a grid `paths(X)`
+            raises for points outside the domain of any draw.
 
     Returns:
         A callable: `paths(X)` is (B, S, N) for B draws.

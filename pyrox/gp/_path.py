@@ -104,7 +104,8 @@ class PathwiseFunction(eqx.Module):
             block_size: how many rows to work on at once, of all paths together.
 
         Raises:
-            ValueError: a shape that is not (S, N, D), NaN or inf.
+            ValueError: a shape that is not (S, N, D), NaN or inf, a point outside the
+                domain.
 
         Cost: O(S N (F + M) D) time, the memory of one block.
 
@@ -142,7 +143,8 @@ class PathwiseFunction(eqx.Module):
             block_size: how many rows to work on at once.
 
         Raises:
-            ValueError: a shape that is not (N, D), NaN or inf.
+            ValueError: a shape that is not (N, D), NaN or inf, a point outside the
+                domain.
 
         Cost: D times that of `paths(X)`, sines and exponentials once.
 

@@ -48,7 +48,7 @@ class PathwiseSampler(eqx.Module):
 
     Raises:
         ValueError: an odd or too small `n_features`; a kernel without features; a
-            basis that does not exist.
+            basis that does not exist; a stated domain that does not hold the data.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -121,7 +121,8 @@ class DecoupledPathwiseSampler(eqx.Module):
 
     Raises:
         ValueError: a guide of another size than Z; an odd or too small `n_features`; a
-            kernel without features; a basis that does not exist.
+            kernel without features; a basis that does not exist; a stated domain that
+            does not hold Z.
 
     Example:
         >>> import jax, jax.numpy as jnp
