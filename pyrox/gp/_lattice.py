@@ -119,15 +119,26 @@ def _count_taken(r2: Float[Array, " m"], masses: Float[Array, " m"]) -> Int[Arra
     """How many points to take, whole shells of equal distance: so many that the squares
     of the random masses, what is left shared by the other columns, sum to the least."""
     n = r2.shape[0] - 1
-    nothing = jnp.zeros((), masses.dtype)
-    # A loop compiles in a quarter of the time of `jnp.cumsum`.
-    _, before = jax.lax.scan(lambda sum, m: (sum + m, sum), nothing, masses[:n])
+    before = _sum_before(masses[:n])
     others = n - jnp.arange(n, dtype=masses.dtype)
     squares = jnp.maximum(1 - before, 0) ** 2 / others
     same_shell = r2[:n] <= 1.0001 * jnp.concatenate(
         [-jnp.ones_like(r2[:1]), r2[: n - 1]]
     )
     return jnp.argmin(jnp.where(same_shell, jnp.inf, squares))
+
+
+def _sum_before(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The sums of all earlier entries, as two small products: they compile in a sixth
+    of the time of `jnp.cumsum`, in half of that of a scan."""
+    n = x.shape[0]
+    size = math.isqrt(n - 1) + 1
+    rows = jnp.pad(x, (0, size**2 - n)).reshape(size, size)
+    earlier = jnp.asarray(np.triu(np.ones((size, size)), 1), x.dtype)
+    highest = jax.lax.Precision.HIGHEST
+    within = jnp.matmul(rows, earlier, precision=highest)
+    above = jnp.matmul(jnp.sum(rows, axis=1), earlier, precision=highest)
+    return (above[:, None] + within).reshape(-1)[:n]
 
 
 def _draw_beyond(
