@@ -80,8 +80,10 @@ class FourierFeatures(AbstractFeatures):
         )
 
     def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
-        """The root of each frequency's mass."""
-        return jnp.sqrt(self.masses.astype(dtype))[None, :]
+        """The root of each frequency's mass; without mass its derivative is zero."""
+        masses = self.masses.astype(dtype)
+        roots = jnp.sqrt(jnp.where(masses > 0, masses, 1))
+        return jnp.where(masses > 0, roots, 0)[None, :]
 
 
 @jax.jit

@@ -57,9 +57,10 @@ def lattice_features(
     shares = jnp.where(taken, masses[:n_pairs], weights)
     sure, random = jnp.sum(shares, where=taken), jnp.sum(shares, where=~taken)
     # What the lattice leaves goes to the random ones, if there are any.
-    least = jnp.where(random > 0, jnp.maximum(sure, 1), sure)
-    per_weight = jnp.maximum(1 - sure, 0) / jnp.where(random > 0, random, 1)
-    shares = shares * jnp.where(taken, 1 / least, per_weight)
+    rest = jnp.where(random > 0, _left(sure), 0)
+    whole = jnp.where(rest > 0, 1, sure)
+    per_weight = rest / jnp.where(random > 0, random, 1)
+    shares = shares * jnp.where(taken, 1 / whole, per_weight)
     scaled = jnp.where(taken[:, None], points[:n_pairs] * steps[None, :], drawn)
     frequencies = scaled / ells[None, :]
     return FourierFeatures(frequencies, spectrum.variance.astype(dtype) * shares)
@@ -121,11 +122,18 @@ def _count_taken(r2: Float[Array, " m"], masses: Float[Array, " m"]) -> Int[Arra
     n = r2.shape[0] - 1
     before = _sum_before(masses[:n])
     others = n - jnp.arange(n, dtype=masses.dtype)
-    squares = jnp.maximum(1 - before, 0) ** 2 / others
+    squares = _left(before) ** 2 / others
     same_shell = r2[:n] <= 1.0001 * jnp.concatenate(
         [-jnp.ones_like(r2[:1]), r2[: n - 1]]
     )
     return jnp.argmin(jnp.where(same_shell, jnp.inf, squares))
+
+
+def _left(mass: Float[Array, "..."]) -> Float[Array, "..."]:
+    """What is missing to one; nothing if that is rounding, whose root would be noise of
+    half the digits in every path."""
+    left = 1 - mass
+    return jnp.where(left > 32 * jnp.finfo(mass.dtype).eps, left, 0)
 
 
 def _sum_before(x: Float[Array, " n"]) -> Float[Array, " n"]:
