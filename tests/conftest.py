@@ -13,6 +13,14 @@ import pytest
 matplotlib.use("Agg")
 
 
+# Files whose tests take longest: with two workers, one would finish them alone.
+_FIRST = ("test_notebooks.py", "test_package.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
 @pytest.fixture(autouse=True)
 def strict_promotion(request):
     """A mixed dtype or a silent broadcast in pyrox is an error.
