@@ -18,7 +18,7 @@ help:
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
 	@echo "make notebooks  execute the notebooks in place"
-	@echo "make bench      time everything against GPJax and BoTorch, and compare accuracy; writes benchmarks/*"
+	@echo "make bench      time everything against GPJax, BoTorch and PyMC, compare accuracy; writes benchmarks/*"
 	@echo "make clean      remove the virtual environment and all that was built"
 
 $(RUN)/python:
@@ -78,6 +78,9 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks --sweeps --out benchmarks
 	$(RUN)/python -m benchmarks.gram --out benchmarks
 	$(RUN)/python -m benchmarks.accuracy --out benchmarks
+	$(RUN)/python -m benchmarks.gradients
+	$(RUN)/python -m benchmarks.gradients --pymc
+	$(RUN)/python -m benchmarks.fit --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,14 +1,18 @@
 """The tasks in GPJax: `sample_approx`, jitted, which is its best."""
 
 import functools
+import math
+import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import equinox as eqx
 import gpjax as gpx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from .cases import JITTER, LENGTHSCALE, NOISE_VAR, Case, data
 
@@ -106,3 +110,58 @@ def paths(
     )
     phi = _features(jax.random.split(key, 3)[0], inputs, problem, n_columns)
     return np.asarray(phi), np.asarray(drawn(X_test)).T
+
+
+def fitted(
+    X: np.ndarray,
+    y: np.ndarray,
+    start: dict[str, np.ndarray],
+    jitter: float,
+    method: str,
+    seconds: float,
+) -> tuple[dict[str, np.ndarray], dict]:
+    """The hyperparameters that a fit reaches in at least `seconds`, unless it stops by
+    itself, and how long it took."""
+    data = gpx.Dataset(X=jnp.asarray(X), y=jnp.asarray(y)[:, None])
+    kernel = gpx.kernels.RBF(
+        lengthscale=jnp.asarray(start["lengthscale"]),
+        variance=jnp.asarray(start["variance"]),
+        n_dims=X.shape[1],
+    )
+    zero = gpx.mean_functions.Zero()
+    noise = gpx.likelihoods.Gaussian(obs_stddev=jnp.sqrt(start["noise_var"]))
+    model = gpx.gps.Prior(mean_function=zero, kernel=kernel, jitter=jitter) * noise
+
+    def loss(model, data):
+        return -gpx.objectives.conjugate_mll(model, data)
+
+    task = {"model": model, "objective": loss, "train_data": data}
+    fits = {
+        "adam": lambda n: gpx.fit(
+            **task, optim=optax.adam(0.1), num_iters=n, verbose=False
+        ),
+        "lbfgs": lambda n: gpx.fit_lbfgs(**task, max_iters=n),
+        "scipy": lambda n: gpx.fit_scipy(**task, max_iters=n, verbose=False),
+    }
+    gradient = eqx.filter_jit(eqx.filter_grad(loss))
+    jax.block_until_ready(gradient(model, data))
+    began = time.perf_counter()
+    jax.block_until_ready(gradient(model, data))
+    a_step = (time.perf_counter() - began) * (2 if method == "scipy" else 1)
+    for _ in range(3):  # an estimate first, then what it took
+        n_steps = math.ceil(1.1 * seconds / a_step)
+        began = time.perf_counter()
+        found, history = jax.block_until_ready(fits[method](n_steps))
+        took = time.perf_counter() - began
+        stopped = method == "scipy" and len(history) <= n_steps
+        if took >= seconds or stopped:
+            break
+        a_step = took / n_steps
+    if method == "scipy":
+        n_steps = len(history) - 1
+    values = {
+        "variance": np.asarray(found.prior.kernel.variance.unwrap()),
+        "lengthscale": np.asarray(found.prior.kernel.lengthscale.unwrap()),
+        "noise_var": np.asarray(found.likelihood.obs_stddev.unwrap()) ** 2,
+    }
+    return values, {"seconds": took, "n_steps": n_steps}

@@ -239,8 +239,8 @@ class UnitVectors:
     def normal(self, key: jax.Array, shape: tuple, dtype: Any) -> jax.Array:
         self._keys.append(np.asarray(jr.key_data(key)).tobytes())
         block = self._blocks[len(self._keys) - 1]
-        assert shape == block.shape
-        return jnp.asarray(block, dtype)
+        assert shape in (block.shape, (block.size,))  # by rows, or flat
+        return jnp.asarray(block, dtype).reshape(shape)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(jr, name)

@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, contract, gram, pyrox_side, report, roofline, run
+from benchmarks import accuracy, contract, fit, gram, pyrox_side, report, roofline, run
 from benchmarks.accuracy_figure import picture
 from benchmarks.accuracy_problem import (
     Gaussian,
@@ -208,3 +208,10 @@ def test_a_worker_that_fails_says_why():
 def test_the_first_values_are_values():
     times = run._whole_processes(["pyrox"], 1)["pyrox"]
     assert len(times) == 1 and times[0] > 0
+
+
+def test_a_fit_is_measured(x64):
+    X, y = fit.standardised(30)
+    start = fit.likelihood(fit.starts(X.shape[1]), X, y)
+    ours = fit.compare(X, y, [])["pyrox"]
+    assert ours["log_likelihood"] > start and ours["seconds"] > 0

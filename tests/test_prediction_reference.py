@@ -29,7 +29,7 @@ from _moments import (
 from numpy.polynomial.hermite_e import hermegauss
 from scipy.stats import multivariate_normal, norm
 
-from pyrox.gp import FullRankGuide, WhitenedGuide, _exact, _guide
+from pyrox.gp import FullRankGuide, WhitenedGuide, _exact, _guide, _solve
 
 ROUNDING = 1e-8
 N_DATA = 9
@@ -151,8 +151,8 @@ def test_a_wrong_ingredient_of_the_posterior_is_noticed(answer, mistake):
 
 def _chosen_draws(monkeypatch, width: int) -> UnitVectors:
     draws = UnitVectors(width)
-    monkeypatch.setattr(_exact, "jr", draws)
-    monkeypatch.setattr(_exact, "_draw", inspect.unwrap(_exact._draw))
+    monkeypatch.setattr(_solve, "jr", draws)
+    monkeypatch.setattr(_exact, "draw", inspect.unwrap(_exact.draw))
     return draws
 
 

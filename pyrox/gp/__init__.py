@@ -19,6 +19,7 @@ from ._grid import FourierGrid as FourierGrid
 from ._landmarks import Landmarks as Landmarks
 from ._check_kernel import check_kernel as check_kernel
 
+from ._derivatives import Derivatives as Derivatives
 from ._exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._sparse import SparseGPPrior as SparseGPPrior
 from ._guide import AbstractGuide as AbstractGuide
@@ -29,10 +30,19 @@ from ._pathwise import PathwiseSampler as PathwiseSampler
 from ._pathwise import DecoupledPathwiseSampler as DecoupledPathwiseSampler
 from ._path import PathwiseFunction as PathwiseFunction
 from ._diagnose import diagnose as diagnose, Diagnosis as Diagnosis
+from ._acquisition import expected_improvement as expected_improvement
+from ._acquisition import log_expected_improvement as log_expected_improvement
+from ._acquisition import probability_of_improvement as probability_of_improvement
+from ._acquisition import confidence_bound as confidence_bound
 
 from ._numpyro import gp_factor as gp_factor, gp_sample as gp_sample
-from ._numpyro import svgp_factor as svgp_factor
+from ._numpyro import svgp_factor as svgp_factor, gp_derivatives as gp_derivatives
 from ._priors import sample_hyperparameters as sample_hyperparameters
 from ._priors import site_names as site_names, substitute as substitute
 from ._marginal import paths_over_draws as paths_over_draws
 from ._marginal import PathwiseEnsemble as PathwiseEnsemble
+
+from ._fit import fit as fit
+from ._fit_report import Fit as Fit
+from ._sensitivity import Sensitivity as Sensitivity, sensitivity as sensitivity
+from ._log_joint import model_log_joint as model_log_joint

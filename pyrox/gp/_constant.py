@@ -98,6 +98,10 @@ class White(AbstractKernel):
         X = as_float(X)
         return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
 
+    @property
+    def smoothness(self) -> float:
+        return 0
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:

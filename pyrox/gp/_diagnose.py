@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from ._checks import as_inputs, require_inside
+from ._derivatives import cross_gram, gram, observe
 from ._mean import mean_at
 from ._path import OUTSIDE, AnchorValues, PathwiseFunction
 from ._pathwise import DecoupledPathwiseSampler, PathwiseSampler
@@ -165,36 +166,43 @@ def _implied(
     phi, mean = path.features(X), mean_at(path.mean_fn, X)
     if not informed:
         return mean, phi @ phi.T
-    Z, kernel = path.anchors, path.kernel
-    n = Z.shape[0]
-    noise_var = jnp.broadcast_to(given.noise_var, (n,)).astype(Z.dtype)
-    gain = factor(kernel(Z, Z), noise_var).solve(kernel(Z, X)).T
-    left = phi - gain @ path.features(Z)
+    Z, sites, kernel = path.anchors, path.derivative_sites, path.kernel
+    noise_var = jnp.broadcast_to(given.noise_var, given.mean.shape).astype(Z.dtype)
+    root = factor(gram(kernel, Z, sites), noise_var)
+    gain = root.solve(cross_gram(kernel, X, Z, sites).T).T
+    left = phi - gain @ observe(path.features, Z, sites)
     noise = gain * jnp.sqrt(noise_var)[None, :]
     cov = left @ left.T + noise @ noise.T
     if given.root is not None:
         spread = gain @ given.root
         cov = cov + spread @ spread.T
-    return mean + gain @ (given.mean - mean_at(path.mean_fn, Z)), cov
+    expected = observe(functools.partial(mean_at, path.mean_fn), Z, sites)
+    return mean + gain @ (given.mean - expected), cov
 
 
 def _exact(
     path: PathwiseFunction, given: AnchorValues, X: Array, informed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The posterior's, in float64 and by NumPy."""
-    Z, n = path.anchors, path.anchors.shape[0]
+    mean_fn = functools.partial(mean_at, path.mean_fn)
     with jax.enable_x64(True):
-        Z, X = (jnp.asarray(np.asarray(a, np.float64)) for a in (Z, X))
-        grams = path.kernel(X, X), path.kernel(Z, X), path.kernel(Z, Z)
-        K_xx, K_zx, K_zz = (np.asarray(gram) for gram in grams)
-        mean_x, mean_z = (np.asarray(mean_at(path.mean_fn, A)) for A in (X, Z))
+        wide = functools.partial(jax.tree.map, _to_float64)
+        Z, sites, X = wide((path.anchors, path.derivative_sites, X))
+        K_xx = np.asarray(path.kernel(X, X))
+        K_xz = np.asarray(cross_gram(path.kernel, X, Z, sites))
+        K_zz = np.asarray(gram(path.kernel, Z, sites))
+        mean_x, mean_z = np.asarray(mean_fn(X)), np.asarray(observe(mean_fn, Z, sites))
     if not informed:
         return mean_x, K_xx
-    noise_var = np.broadcast_to(np.asarray(given.noise_var, np.float64), (n,))
-    gain = np.linalg.solve(K_zz + np.diag(noise_var), K_zx).T
-    cov = K_xx - gain @ K_zx
+    noise_var = np.broadcast_to(np.asarray(given.noise_var, np.float64), mean_z.shape)
+    gain = np.linalg.solve(K_zz + np.diag(noise_var), K_xz.T).T
+    cov = K_xx - gain @ K_xz.T
     if given.root is not None:
         spread = gain @ np.asarray(given.root, np.float64)
         cov = cov + spread @ spread.T
     residual = np.asarray(given.mean, np.float64) - mean_z
     return mean_x + gain @ residual, cov
+
+
+def _to_float64(leaf: Array) -> Array:
+    return jnp.asarray(np.asarray(leaf, np.float64))

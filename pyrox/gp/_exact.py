@@ -1,12 +1,11 @@
 """The prior over functions at some inputs, and the same prior given data."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from ._blocks import block_rows, map_rows
@@ -20,11 +19,13 @@ from ._checks import (
     require_finite,
     require_ok,
 )
+from ._conditional import Conditional, observed
+from ._derivatives import Derivatives, DerivativeSites, checked, require_derivatives
 from ._hyper import require_valid, valid
 from ._kernel import AbstractKernel, as_kernel
 from ._mean import as_mean_fn, mean_at
 from ._priors import sample_hyperparameters
-from ._solve import CholeskyFactor, factor, guarded_factor, positive_definite
+from ._solve import CholeskyFactor, draw, factor, guarded_factor, positive_definite
 
 
 class GPPrior(eqx.Module):
@@ -69,7 +70,10 @@ class GPPrior(eqx.Module):
         self.jitter = as_jitter("GPPrior(jitter=...)", jitter)
 
     def condition(
-        self, y: Real[ArrayLike, " N"], noise_var: Real[ArrayLike, "..."]
+        self,
+        y: Real[ArrayLike, " N"],
+        noise_var: Real[ArrayLike, "..."],
+        derivatives: Derivatives | None = None,
     ) -> "ConditionedGP":
         """The posterior given y = f(X) + e, e ~ N(0, noise_var).
 
@@ -78,31 +82,40 @@ class GPPrior(eqx.Module):
         Args:
             y: observed values.
             noise_var: variance of the noise, one or one for each value.
+            derivatives: observed partial derivatives, with noise of their own; the
+                jitter is added to their variances, too.
 
         Raises:
             ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
-                priors without values, a Gram matrix that cannot be factored. Under
-                `jit` errors of value are raised when the program runs.
+                priors without values, derivatives of functions that have none, a Gram
+                matrix that cannot be factored. Under `jit` errors of value are raised
+                when the program runs.
 
-        Cost: N^3 / 3 operations and N^2 memory, once.
+        Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N.
         """
         call = "GPPrior.condition"
         prior = sample_hyperparameters(self)
         n = prior.X.shape[0]
         y = as_values(f"{call}(y=...)", y, n)
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n)
+        derivatives = checked(call, derivatives, prior.kernel, prior.X)
         y = require_valid(call, prior.kernel, y)
         X = require_finite(prior.X, "GPPrior(X=...)")
         prior = eqx.tree_at(lambda p: p.X, prior, X)
-        posterior, ok = _factored(prior, y, noise_var)
+        posterior, ok = _factored(prior, y, noise_var, derivatives)
         sentence = positive_definite(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
     def log_marginal_likelihood(
-        self, y: Real[ArrayLike, " N"], noise_var: Real[ArrayLike, "..."]
+        self,
+        y: Real[ArrayLike, " N"],
+        noise_var: Real[ArrayLike, "..."],
+        derivatives: Derivatives | None = None,
     ) -> Float[Array, ""]:
         """log N(y; mean(X), K + (jitter + noise_var) I), or `-inf` if not computable.
+
+        With derivatives it is the density of all observations together.
 
         A log-density for samplers to walk on: traced hyperparameters or noise outside
         their domain, and a Gram matrix that has no factor, make it `-inf` instead of an
@@ -116,7 +129,9 @@ class GPPrior(eqx.Module):
         call, n = "GPPrior.log_marginal_likelihood", self.X.shape[0]
         y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
-        return _log_density(sample_hyperparameters(self), y, noise_var)
+        prior = sample_hyperparameters(self)
+        derivatives = checked(call, derivatives, prior.kernel, prior.X)
+        return _log_density(prior, y, noise_var, derivatives)
 
     def sample(self, key: PRNGKeyArray, n_samples: int = 1) -> Float[Array, "S N"]:
         """Joint draws of f(X) from the prior, exact.
@@ -127,7 +142,7 @@ class GPPrior(eqx.Module):
         n_samples = as_count("GPPrior.sample(n_samples=...)", n_samples)
         prior = sample_hyperparameters(self)
         X = require_valid("GPPrior.sample", prior.kernel, prior.X)
-        return _draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
+        return draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
 
 
 class ConditionedGP(eqx.Module):
@@ -149,7 +164,8 @@ class ConditionedGP(eqx.Module):
     y: Float[Array, " N"]
     noise_var: Float[Array, "..."]
     factor: CholeskyFactor
-    weights: Float[Array, " N"]
+    weights: Float[Array, " U"]
+    derivatives: Derivatives | None = None
 
     @property
     def X(self) -> Float[Array, "N D"]:
@@ -189,9 +205,57 @@ class ConditionedGP(eqx.Module):
         size = self._rows("predict", X, block_size)
         return _mean(self, X, block_size=size), _var(self, X, block_size=size)
 
+    def predict_std(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """The root of `predict_var`; its gradient is zero where the variance is."""
+        var = self.predict_var(X, block_size=block_size)
+        return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1)), 0)
+
     def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
         """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
         return _cov(self, self._query("predict_cov", X))
+
+    def predict_gradient(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, "M D"], Float[Array, "M D D"]]:
+        """Mean and covariance of the gradient of f at each row, given y, by derivatives
+        of the kernel (Rasmussen & Williams 2006, section 9.4).
+
+        Raises:
+            ValueError: a kernel whose functions have no derivative (Matern-1/2).
+
+        Cost: 1 + D times that of `predict_var`.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior
+            >>> X = jnp.array([[0.0], [1.0]])
+            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+            >>> mean, cov = posterior.predict_gradient(jnp.array([[0.5]]))
+            >>> mean.shape, cov.shape
+            ((1, 1), (1, 1, 1))
+        """
+        mean, cov = self._value_and_gradient("predict_gradient", X, block_size)
+        return mean[:, 1:], cov[:, 1:, 1:]
+
+    def predict_value_and_gradient(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, "M 1+D"], Float[Array, "M 1+D 1+D"]]:
+        """Mean and covariance of (f, df/dx_0, df/dx_1, ...) at each row, jointly."""
+        return self._value_and_gradient("predict_value_and_gradient", X, block_size)
+
+    def predict_derivatives(
+        self, X: Real[ArrayLike, "M D"], dims: int | Sequence[int]
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        """Mean and covariance of df/dx_{dims[i]} at X[i], joint over the rows.
+
+        Cost: O(M N^2 + M^2 N).
+        """
+        call = "ConditionedGP.predict_derivatives"
+        X = self._query("predict_derivatives", X)
+        require_derivatives(call, self.kernel, 1)
+        return _derivatives(self, DerivativeSites(call, X, dims))
 
     def sample(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "M D"], n_samples: int = 1
@@ -205,14 +269,14 @@ class ConditionedGP(eqx.Module):
         n_samples = as_count("ConditionedGP.sample(n_samples=...)", n_samples)
         X = self._query("sample", X)
         mean = _mean(self, X, block_size=self._rows("sample", X, None))
-        return _draw(key, mean, _cov(self, X), n_samples)
+        return draw(key, mean, _cov(self, X), n_samples)
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
         return _log_marginal(self)
 
     def leave_one_out_log_density(self) -> Float[Array, " N"]:
-        """log p(y_i | all the others), noise included, for each datum.
+        """log p(y_i | all the others), noise included, for each value.
 
         Rasmussen & Williams 2006, eqs. 5.10 to 5.12. Cost: O(N^3).
         """
@@ -228,6 +292,16 @@ class ConditionedGP(eqx.Module):
         X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
         return X.astype(common_dtype(X, self.weights))
 
+    def _value_and_gradient(
+        self, method: str, X: ArrayLike, block_size: int | None
+    ) -> tuple[Array, Array]:
+        X = self._query(method, X)
+        require_derivatives(f"ConditionedGP.{method}", self.kernel, 1)
+        size = self._rows(method, X, block_size)
+        size = max(1, size // (1 + X.shape[1]))
+        found = _value_and_gradient(self, X, block_size=size)
+        return found[:, 0], found[:, 1:]
+
     def _rows(self, method: str, X: Array, block_size: int | None) -> int:
         call = f"ConditionedGP.{method}"
         return block_rows(call, block_size, self.weights.shape[0], X.dtype)
@@ -235,38 +309,47 @@ class ConditionedGP(eqx.Module):
 
 @jax.jit
 def _factored(
-    prior: GPPrior, y: Array, noise_var: Array
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
-    dtype = common_dtype(prior.X, y)
-    X, y, noise_var = (a.astype(dtype) for a in (prior.X, y, noise_var))
-    prior = eqx.tree_at(lambda p: p.X, prior, X)
-    root = factor(prior.kernel(X, X), prior.jitter + noise_var)
-    weights = root.solve((y - mean_at(prior.mean_fn, X))[:, None])[:, 0]
-    return ConditionedGP(prior, y, noise_var, root, weights), root.succeeded()
+    prior, y, noise_var, derivatives = _of_one_type(prior, y, noise_var, derivatives)
+    K, variances, residual = _observed(prior, y, noise_var, derivatives)
+    root = factor(K, prior.jitter + variances)
+    weights = root.solve(residual[:, None])[:, 0]
+    parts = prior, y, noise_var, root, weights, derivatives
+    return ConditionedGP(*parts), root.succeeded()
 
 
 @jax.jit
-def _log_density(prior: GPPrior, y: Array, noise_var: Array) -> Array:
-    dtype = common_dtype(prior.X, y)
-    K = prior.kernel(prior.X, prior.X).astype(dtype)
-    diagonal = prior.jitter + noise_var.astype(dtype)
-    root, ok = guarded_factor(K, diagonal)
-    ok = ok & valid(prior.kernel) & jnp.all(noise_var > 0)
-    residual = y.astype(dtype) - mean_at(prior.mean_fn, prior.X).astype(dtype)
-    value = _gaussian_log_density(root, residual)
+def _log_density(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> Array:
+    K, variances, residual = _observed(*_of_one_type(prior, y, noise_var, derivatives))
+    root, ok = guarded_factor(K, prior.jitter + variances)
+    ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
+    value = root.log_density(residual)
     return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
-
-
-def _gaussian_log_density(root: CholeskyFactor, residual: Array) -> Array:
-    whitened = root.whiten(residual[:, None])
-    constant = residual.shape[0] * jnp.log(2 * jnp.pi)
-    return -0.5 * (jnp.sum(whitened**2) + root.log_det() + constant)
 
 
 @jax.jit
 def _log_marginal(posterior: ConditionedGP) -> Array:
-    residual = posterior.y - mean_at(posterior.prior.mean_fn, posterior.X)
-    return _gaussian_log_density(posterior.factor, residual)
+    parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
+    return posterior.factor.log_density(_observed(*parts)[2])
+
+
+def _of_one_type(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[GPPrior, Array, Array, Derivatives | None]:
+    dtype = common_dtype(prior.X, y)
+    cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+    prior = eqx.tree_at(lambda p: p.X, prior, cast(prior.X))
+    return prior, cast(y), cast(noise_var), cast(derivatives)
+
+
+def _observed(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[Array, Array, Array]:
+    data = y, noise_var, derivatives
+    return observed(prior.kernel, prior.mean_fn, prior.X, *data)
 
 
 _blocked = functools.partial(jax.jit, static_argnames="block_size")
@@ -274,47 +357,44 @@ _blocked = functools.partial(jax.jit, static_argnames="block_size")
 
 @_blocked
 def _mean(posterior: ConditionedGP, X: Array, block_size: int) -> Array:
-    prior = posterior.prior
-
-    def mean(X):
-        return mean_at(prior.mean_fn, X) + prior.kernel(X, prior.X) @ posterior.weights
-
-    return map_rows(mean, X, block_size)
+    return map_rows(lambda X: _conditional(posterior).mean(X), X, block_size)
 
 
 @_blocked
 def _var(posterior: ConditionedGP, X: Array, block_size: int) -> Array:
-    prior = posterior.prior
-
-    def var(X):
-        explained = posterior.factor.whiten(prior.kernel(prior.X, X))
-        return jnp.maximum(prior.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
-
-    return map_rows(var, X, block_size)
+    return map_rows(lambda X: _conditional(posterior).var(X), X, block_size)
 
 
 @jax.jit
 def _cov(posterior: ConditionedGP, X: Array) -> Array:
-    prior = posterior.prior
-    explained = posterior.factor.whiten(prior.kernel(prior.X, X))
-    return prior.kernel(X, X) - explained.T @ explained
+    return _conditional(posterior).cov(X)
+
+
+@jax.jit
+def _derivatives(
+    posterior: ConditionedGP, sites: DerivativeSites
+) -> tuple[Array, Array]:
+    return _conditional(posterior).derivatives(sites)
+
+
+@_blocked
+def _value_and_gradient(posterior: ConditionedGP, X: Array, block_size: int) -> Array:
+    def mean_over_cov(rows):
+        mean, cov = _conditional(posterior).value_and_gradient(rows)
+        return jnp.concatenate([mean[:, None], cov], axis=1)
+
+    return map_rows(mean_over_cov, X, block_size, axis=0)
+
+
+def _conditional(posterior: ConditionedGP) -> Conditional:
+    prior, derivatives = posterior.prior, posterior.derivatives
+    where = prior.X, None if derivatives is None else derivatives.sites
+    return Conditional(
+        prior.kernel, prior.mean_fn, *where, posterior.factor, posterior.weights
+    )
 
 
 @jax.jit
 def _leave_one_out(posterior: ConditionedGP) -> Array:
-    n = posterior.y.shape[0]
-    inverse_root = posterior.factor.whiten(jnp.eye(n, dtype=posterior.y.dtype))
-    precision = jnp.sum(inverse_root**2, axis=0)
-    # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
-    misfit = posterior.weights**2 / precision
-    return -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
-
-
-@functools.partial(jax.jit, static_argnames="n_samples")
-def _draw(key: PRNGKeyArray, mean: Array, cov: Array, n_samples: int) -> Array:
-    # By eigenvalues, those below zero by rounding cut off: a joint covariance on a fine
-    # grid has no Cholesky factor in floating point, and a jitter would be white noise.
-    values, vectors = jnp.linalg.eigh(cov)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
-    noise = jr.normal(key, (n_samples, mean.shape[0]), mean.dtype)
-    return mean[None, :] + noise @ root.T
+    densities = _conditional(posterior).leave_one_out_log_density()
+    return densities[: posterior.y.shape[0]]

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,12 @@ class AbstractKernel(AbstractWithPriors):
     @abc.abstractmethod
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         """The variances k(x, x)."""
+
+    @property
+    def smoothness(self) -> float:
+        """How many derivatives its functions have, in mean square: a whole number, or
+        infinity, which a kernel of one's own is taken to have unless it says less."""
+        return math.inf
 
     def terms(self) -> tuple[tuple["AbstractKernel", ...], ...]:
         """The kernel as a sum of products: one tuple of factors for each term."""
@@ -184,6 +191,10 @@ class Sum(AbstractKernel):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) + self.right.diag(X)
 
+    @property
+    def smoothness(self) -> float:
+        return min(self.left.smoothness, self.right.smoothness)
+
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return self.left.terms() + self.right.terms()
 
@@ -210,6 +221,10 @@ class Product(AbstractKernel):
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) * self.right.diag(X)
+
+    @property
+    def smoothness(self) -> float:
+        return min(self.left.smoothness, self.right.smoothness)
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return tuple(a + b for a in self.left.terms() for b in self.right.terms())
@@ -242,6 +257,10 @@ class Scale(AbstractKernel):
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.factor.astype(X.dtype) * self.kernel.diag(X)
+
+    @property
+    def smoothness(self) -> float:
+        return self.kernel.smoothness
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         if is_factor(self.kernel):
@@ -323,6 +342,10 @@ class ActiveDims(AbstractKernel):
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.kernel.diag(self._columns(X))
+
+    @property
+    def smoothness(self) -> float:
+        return self.kernel.smoothness
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         if is_factor(self.kernel):

@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 
-def _looped_on_cpu(f: Callable[..., Array]) -> Callable[..., Array]:
+def looped_on_cpu(f: Callable[..., Array]) -> Callable[..., Array]:
     """`f`, which under `vmap` on a CPU is run for one element after the other."""
     mapped = custom_vmap(f)
 
@@ -43,17 +43,17 @@ def _looped_on_cpu(f: Callable[..., Array]) -> Callable[..., Array]:
     return mapped
 
 
-@_looped_on_cpu
+@looped_on_cpu
 def _cholesky(A: Array) -> Array:
     return jax.lax.linalg.cholesky(A, symmetrize_input=False)
 
 
-@_looped_on_cpu
+@looped_on_cpu
 def _solve_lower(L: Array, B: Array) -> Array:
     return jax.lax.linalg.triangular_solve(L, B, left_side=True, lower=True)
 
 
-@_looped_on_cpu
+@looped_on_cpu
 def _solve_upper(L: Array, B: Array) -> Array:
     return jax.lax.linalg.triangular_solve(
         L, B, left_side=True, lower=True, transpose_a=True

@@ -29,8 +29,8 @@ class Matern(AbstractRadial):
     (Independent Student-t coordinates give a product of one-dimensional kernels
     instead.)
 
-    First input derivatives exist for nu >= 3/2, also where two points coincide, and are
-    given as zero there for nu = 1/2, whose paths have none.
+    Its functions have nu - 1/2 derivatives. Those of the kernel are right where points
+    coincide, too; for nu = 1/2, which has none there, the first is given as zero.
 
     Args:
         nu: 0.5, 1.5, 2.5, ...
@@ -73,6 +73,10 @@ class Matern(AbstractRadial):
         self.nu = float(nu)
         self.name = name
         self.priors = ()
+
+    @property
+    def smoothness(self) -> float:
+        return self.nu - 0.5
 
     def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
         return _matern(round(self.nu - 0.5), 2 * self.nu * r2)

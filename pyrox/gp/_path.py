@@ -21,6 +21,7 @@ from ._checks import (
     require_finite,
     require_inside,
 )
+from ._derivatives import DerivativeSites, cross_gram, require_derivatives
 from ._features import AbstractFeatures, SumFeatures, combine, weigh
 from ._kernel import AbstractKernel, product_of
 from ._mean import ZeroMean, mean_at
@@ -42,7 +43,8 @@ class PathwiseFunction(eqx.Module):
         f_s(x) = mean(x) + phi(x) w_s + k(x, anchors) v_s
 
     A prior draw phi w plus the update that data make (Wilson et al. 2020, eq. 10;
-    2021, arXiv 2011.04026). It is a pytree of arrays: it is returned from `jit`,
+    2021, arXiv 2011.04026); where derivatives were observed, k is differentiated by the
+    anchor. It is a pytree of arrays: it is returned from `jit`,
     stacked by `vmap` (over draws of hyperparameters, say) and passed as an argument
     without a new trace. `paths(X)` is `(S, N)`; `paths[i]` and `paths[2:5]` choose
     draws and keep the leading axis, so `paths[i](X)` is `(1, N)`; `len(paths)` is S.
@@ -68,11 +70,12 @@ class PathwiseFunction(eqx.Module):
     features: AbstractFeatures
     feature_weights: Float[Array, "S F"]
     anchors: Float[Array, "M D"]
-    update_weights: Float[Array, "S M"]
+    update_weights: Float[Array, "S U"]
     kernel: AbstractKernel
     mean_fn: Callable
     given: AnchorValues | None
     basis: AbstractBasis
+    derivative_sites: DerivativeSites | None = None
 
     def __call__(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -136,7 +139,6 @@ class PathwiseFunction(eqx.Module):
         """The derivative of every path at every row of `X`, by each input.
 
         The same as `jax.jacfwd` point by point, in blocks, and several times faster.
-        Where a path has no derivative (Matern-1/2 at an anchor) it is the middle one.
 
         Args:
             X: query points.
@@ -144,7 +146,7 @@ class PathwiseFunction(eqx.Module):
 
         Raises:
             ValueError: a shape that is not (N, D), NaN or inf, a point outside the
-                domain.
+                domain, functions without a derivative (Matern-1/2).
 
         Cost: D times that of `paths(X)`, sines and exponentials once.
 
@@ -156,8 +158,35 @@ class PathwiseFunction(eqx.Module):
             >>> paths.gradient(jnp.ones((7, 2))).shape
             (5, 7, 2)
         """
-        X, size = self._query("paths.gradient(X)", X, block_size)
+        call = "paths.gradient(X)"
+        X, size = self._query(call, X, block_size)
+        require_derivatives(call, self.kernel, 1)
         return _gradient(bare(self), X, block_size=size)
+
+    def hessian(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N D D"]:
+        """The second derivatives of every path at every row of `X`.
+
+        Raises:
+            ValueError: as `gradient`, and functions with fewer than two derivatives
+                (Matern-1/2, Matern-3/2).
+
+        Cost: D^2 times that of `paths(X)`.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+            >>> prior = GPPrior(RBF(), X=jnp.zeros((1, 2)))
+            >>> paths = PathwiseSampler(prior, 64).sample_paths(jax.random.key(0), 5)
+            >>> paths.hessian(jnp.ones((7, 2))).shape
+            (5, 7, 2, 2)
+        """
+        call = "paths.hessian(X)"
+        X, size = self._query(call, X, block_size)
+        require_derivatives(call, self.kernel, 2)
+        size = max(1, size // X.shape[1])
+        return _hessian(bare(self), X, block_size=size)
 
     def parts(self) -> "tuple[PathwiseFunction, ...]":
         """The path as a sum: one function for each additive term of its kernel.
@@ -319,20 +348,33 @@ def _evaluate_each(path: PathwiseFunction, X: Array, block_size: int) -> Array:
 
 @_blocked
 def _gradient(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    directions = jnp.eye(X.shape[1], dtype=X.dtype)
+    slopes = _by_each_input(lambda rows: _values(path, rows))
+    return map_rows(slopes, X, block_size, axis=-2)
+
+
+@_blocked
+def _hessian(path: PathwiseFunction, X: Array, block_size: int) -> Array:
+    slopes = _by_each_input(lambda rows: _values(path, rows))
+    return map_rows(_by_each_input(slopes), X, block_size, axis=-3)
+
+
+def _by_each_input(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The derivatives of an `f` that treats rows alone, along a new last axis."""
 
     def slopes(rows):
-        _, push = jax.linearize(lambda rows: _values(path, rows), rows)
+        directions = jnp.eye(rows.shape[1], dtype=rows.dtype)
+        _, push = jax.linearize(f, rows)
         # In turn, not by `vmap`, which would compute the kernel's slope D times.
         each = jax.lax.map(lambda d: push(jnp.broadcast_to(d, rows.shape)), directions)
         return jnp.moveaxis(each, 0, -1)
 
-    return map_rows(slopes, X, block_size, axis=-2)
+    return slopes
 
 
 def _values(path: PathwiseFunction, X: Array) -> Array:
     drawn = combine(path.features, path.feature_weights, X)
-    update = weigh(path.update_weights.astype(X.dtype), path.kernel(X, path.anchors))
+    rows = cross_gram(path.kernel, X, path.anchors, path.derivative_sites)
+    update = weigh(path.update_weights.astype(X.dtype), rows)
     return mean_at(path.mean_fn, X)[None, :] + drawn + update
 
 

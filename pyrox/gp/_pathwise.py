@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from ._basis import AbstractBasis
 from ._checks import as_count, require_inside, require_ok
+from ._derivatives import DerivativeSites, observe, with_derivatives
 from ._exact import ConditionedGP, GPPrior
 from ._features import move_origin
 from ._guide import AbstractGuide, as_guide
@@ -94,6 +95,10 @@ class PathwiseSampler(eqx.Module):
             posterior = eqx.tree_at(lambda p: p.X, posterior, X)
             return _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
         posterior = eqx.tree_at(lambda p: p.prior.X, posterior, X)
+        if posterior.derivatives is not None:
+            where = posterior.derivatives.sites.X
+            where = _in_domain("PathwiseSampler", where, self.basis)
+            posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
         return _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
 
     def __call__(
@@ -191,36 +196,39 @@ def matheron(
     prior: GPPrior | SparseGPPrior,
     anchors: Float[Array, "M D"],
     given: AnchorValues,
-    values: Float[Array, "S M"],
+    values: Float[Array, "S U"],
     solve: Callable[[Array], Array],
     basis: AbstractBasis,
     n_features: int,
+    sites: DerivativeSites | None = None,
 ) -> PathwiseFunction:
     """S functions of `prior` that take the noisy `values`, draws of what is `given`, at
-    the `anchors`.
+    the `anchors`, and as derivatives at the sites.
 
     `solve` applies the inverse of K + noise_var I. The residual draw carries the whole
     of that diagonal, jitter included, so the paths have the covariance that the
     conditioned process reports.
     """
     key_features, key_normal = jr.split(key)
-    dtype, (n_paths, n_anchors) = anchors.dtype, values.shape
-    basis = basis.on(prior.kernel, anchors)
+    dtype, (n_paths, n_values) = anchors.dtype, values.shape
+    points = anchors if sites is None else jnp.concatenate([anchors, sites.X])
+    basis = basis.on(prior.kernel, points)
     phi = basis.features(key_features, prior.kernel, n_features, anchors.shape[1])
     phi = move_origin(phi, jnp.mean(anchors, axis=0))
-    phi_anchors = phi(anchors)
+    phi_anchors = observe(phi, anchors, sites)
     # One draw for both, and flat: compiling a generator takes longer than running it,
     # and one of two axes takes half as long again, for the same numbers.
     n_columns = phi_anchors.shape[1]
-    n_normal = n_columns + n_anchors
+    n_normal = n_columns + n_values
     normal = jr.normal(key_normal, (n_paths * n_normal,), dtype)
     normal = normal.reshape(n_paths, n_normal)
     weights, noise = normal[:, :n_columns], normal[:, n_columns:]
-    scale = jnp.broadcast_to(jnp.sqrt(given.noise_var), (n_anchors,)).astype(dtype)
-    drawn = mean_at(prior.mean_fn, anchors)[None, :] + weights @ phi_anchors.T
+    scale = jnp.broadcast_to(jnp.sqrt(given.noise_var), (n_values,)).astype(dtype)
+    mean = observe(functools.partial(mean_at, prior.mean_fn), anchors, sites)
+    drawn = mean[None, :] + weights @ phi_anchors.T
     update = solve((values - drawn - scale[None, :] * noise).T).T
     parts = phi, weights, anchors, update, prior.kernel, prior.mean_fn
-    return PathwiseFunction(*parts, given=given, basis=basis)
+    return PathwiseFunction(*parts, given, basis, derivative_sites=sites)
 
 
 _static = functools.partial(jax.jit, static_argnames=("n_features", "n_paths"))
@@ -234,11 +242,14 @@ def _draw_exact(
     n_features: int,
     n_paths: int,
 ) -> PathwiseFunction:
-    prior, X, y = posterior.prior, posterior.X, posterior.y
-    given = AnchorValues(y, prior.jitter + posterior.noise_var)
-    values = jnp.broadcast_to(y[None, :], (n_paths, y.shape[0]))
+    prior, derivatives = posterior.prior, posterior.derivatives
+    data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
+    given = AnchorValues(data[0], prior.jitter + data[1])
+    values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     solve = posterior.factor.solve
-    return matheron(key, prior, X, given, values, solve, basis, n_features)
+    sites = None if derivatives is None else derivatives.sites
+    sizes = basis, n_features, sites
+    return matheron(key, prior, prior.X, given, values, solve, *sizes)
 
 
 @_static

@@ -1,9 +1,12 @@
 """The one door to linear algebra: factor once, solve for all right-hand sides."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._lapack import cholesky, solve_lower, solve_upper
 
@@ -28,6 +31,12 @@ class CholeskyFactor(eqx.Module):
         """log |A|."""
         return 2 * jnp.sum(jnp.log(jnp.diagonal(self.lower)))
 
+    def log_density(self, x: Float[Array, " N"]) -> Float[Array, ""]:
+        """log N(x; 0, A) (Rasmussen & Williams 2006, eq. 2.30)."""
+        whitened = self.whiten(x[:, None])
+        constant = x.shape[0] * jnp.log(2 * jnp.pi)
+        return -0.5 * (jnp.sum(whitened**2) + self.log_det() + constant)
+
     def succeeded(self) -> Bool[Array, ""]:
         """Whether A was positive definite; a failed factor is filled with NaN."""
         return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
@@ -50,6 +59,24 @@ def guarded_factor(
     """
     ok = factor(*jax.lax.stop_gradient((A, diagonal))).succeeded()
     return factor(jnp.where(ok, A, 0), jnp.where(ok, diagonal, 1)), ok
+
+
+@functools.partial(jax.jit, static_argnames="n_samples")
+def draw(
+    key: PRNGKeyArray,
+    mean: Float[Array, " N"],
+    cov: Float[Array, "N N"],
+    n_samples: int,
+) -> Float[Array, "S N"]:
+    """Draws from N(mean, cov).
+
+    By eigenvalues, those below zero by rounding cut off: a joint covariance on a fine
+    grid has no Cholesky factor in floating point, and a jitter would be white noise.
+    """
+    values, vectors = jnp.linalg.eigh(cov)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
+    noise = jr.normal(key, (n_samples, mean.shape[0]), mean.dtype)
+    return mean[None, :] + noise @ root.T
 
 
 def positive_definite(call: str, jitter: float, X: Array) -> str:
