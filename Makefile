@@ -48,7 +48,7 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	@echo "Running the tests: a few minutes ..."
-	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
+	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .
