@@ -100,9 +100,11 @@ def errors(kernel: AbstractKernel, in_size: int) -> dict[tuple[str, str], float]
             expected = differences[:, np.asarray(names) == i, row]
             got = by_autodiff[row, np.asarray(names) == i]
             # A block of zeros (the likelihood has no query) is held to its rounding.
-            scale = max(np.abs(got).max(), 1e-3)
+            scale = max(float(np.abs(got).max()), 1e-3)
             error = np.abs(got[None] - expected).max(axis=1).min() / scale
-            found[of, by] = max(found.get((of, by), 0.0), float(error))
+            # Python's `max` passes over NaN.
+            error = float(error) if np.isfinite(error) else float("inf")
+            found[of, by] = max(found.get((of, by), 0.0), error)
     return found
 
 

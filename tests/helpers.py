@@ -1,5 +1,7 @@
 """The kernels that every contract is held to, and small tools for tests."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,3 +60,23 @@ def central_difference(f, x, step: float = 1e-6):
         down[index] -= step
         gradient[index] = (float(f(up)) - float(f(down))) / (2 * step)
     return gradient
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that gains an entry for each program that XLA compiles meanwhile."""
+    programs, listening = [], True
+
+    def listen(event: str, duration_secs: float, **_: str | int):
+        if listening and "backend_compile" in event:
+            programs.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield programs
+    finally:
+        listening = False
+        # JAX has had a way to take a listener off again for some versions only.
+        remove = getattr(jax.monitoring, "unregister_event_duration_listener", None)
+        if remove is not None:
+            remove(listen)

@@ -1,6 +1,5 @@
 """Fitting: optima against SciPy's, gradients of the refit against its differences."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from helpers import compilations
 from numpyro.distributions import constraints
 from scipy import optimize, stats
 
@@ -69,22 +69,6 @@ def numbers(found) -> np.ndarray:
     """Variance, lengthscale and noise of a fit with one kernel."""
     kernel = found.prior.kernel
     return np.array([kernel.variance, kernel.lengthscale, found.noise_var])
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list that gains an entry for each program that XLA compiles meanwhile."""
-    programs, listening = [], True
-
-    def listen(event: str, duration_secs: float, **_: str | int):
-        if listening and "backend_compile" in event:
-            programs.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield programs
-    finally:
-        listening = False
 
 
 def test_the_optimum_is_that_of_scipy(x64):

@@ -1,6 +1,5 @@
 """Each path at its own points, slopes, casts; and how many programs all of it takes."""
 
-import contextlib
 import dataclasses
 import functools
 from typing import cast
@@ -11,6 +10,7 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compilations
 
 from pyrox.gp import (
     RBF,
@@ -258,26 +258,6 @@ def test_a_cast_of_a_cast_changes_nothing_more(x64):
 def test_a_cast_to_what_is_not_a_float_is_refused(dtype):
     with pytest.raises(ValueError, match=r"`paths.astype\(dtype\)` must be a floating"):
         drawn(32).astype(dtype)
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list that gains an entry for each program that XLA compiles meanwhile."""
-    programs, listening = [], True
-
-    def listen(event: str, duration_secs: float, **_: str | int):
-        if listening and "backend_compile" in event:
-            programs.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield programs
-    finally:
-        listening = False
-        # JAX has had a way to take a listener off again for some versions only.
-        remove = getattr(jax.monitoring, "unregister_event_duration_listener", None)
-        if remove is not None:
-            remove(listen)
 
 
 def data(seed: int):

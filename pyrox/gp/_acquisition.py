@@ -21,6 +21,7 @@ from ._checks import as_float, require, require_finite
 from ._exact import ConditionedGP
 from ._marginal import PathwiseEnsemble
 from ._path import PathwiseFunction
+from ._safe_sqrt import safe_sqrt
 
 Posterior = ConditionedGP | PathwiseFunction | PathwiseEnsemble
 Points = Real[ArrayLike, "N D"] | Real[ArrayLike, "N q D"]
@@ -237,7 +238,7 @@ def _values(
                 "jointly: `PathwiseSampler(f).sample_paths(key, 256)`."
             )
         mean, var = f.predict(X)
-        return sign * mean, _sd(var)
+        return sign * mean, safe_sqrt(var)
     if isinstance(f, PathwiseFunction | PathwiseEnsemble):
         return sign * f(X).reshape(-1, n, q), None
     raise ValueError(
@@ -271,12 +272,6 @@ def _as_non_negative(call: str, x: ArrayLike) -> Array:
     x = _as_scalar(call, x, "Map over many with `jax.vmap`.")
     sentence = f"`{call}` must be finite and not negative."
     return require(x, lambda x: (x >= 0) & (x < np.inf), sentence)
-
-
-def _sd(var: Array) -> Array:
-    """The root of a variance, with the gradient zero where it was cut to zero."""
-    none = var <= 0
-    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, var)))
 
 
 def _log_relu(x: Array) -> Array:
@@ -374,7 +369,7 @@ def _mean_sigmoid(gain: Array, smoothing: Array) -> Array:
 def _tau(gain: Array, smoothing: Array) -> Array:
     """The scale of the smoothing, (1, N), of draws of the gain (S, N)."""
     deviation = gain - gain[:1]  # no rounding where all are equal
-    spread = _sd(jnp.var(deviation, axis=0, keepdims=True))
+    spread = safe_sqrt(jnp.var(deviation, axis=0, keepdims=True))
     return smoothing.astype(gain.dtype) * spread
 
 

@@ -11,6 +11,7 @@ from ._derivatives import (
     Derivatives,
     DerivativeSites,
     along,
+    by_each_input,
     cross_gram,
     gram,
     observe,
@@ -101,12 +102,8 @@ def _with_gradient(
     """`f(X)` and its derivative by each input along a new last axis, for an `f` that
     treats rows alone."""
 
-    def by(direction):
-        return jax.jvp(f, (X,), (jnp.broadcast_to(direction[None], X.shape),))[1]
-
-    # In turn, not by `vmap`, which would compute the kernel's slope D times.
-    slopes = jax.lax.map(by, jnp.eye(X.shape[1], dtype=X.dtype))
-    return jnp.moveaxis(jnp.concatenate([f(X)[None], slopes]), 0, -1)
+    slopes = by_each_input(f)(X)
+    return jnp.concatenate([f(X)[..., None], slopes], axis=-1)
 
 
 def observed(

@@ -178,6 +178,19 @@ def along(f: Callable[[Array], Array], sites: DerivativeSites) -> Float[Array, "
     return jax.jvp(f, (sites.X,), (sites.directions(),))[1]
 
 
+def by_each_input(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The derivatives of an `f` that treats rows alone, along a new last axis."""
+
+    def slopes(rows):
+        directions = jnp.eye(rows.shape[1], dtype=rows.dtype)
+        _, push = jax.linearize(f, rows)
+        # In turn, not by `vmap`, which would compute the kernel's slope D times.
+        each = jax.lax.map(lambda d: push(jnp.broadcast_to(d, rows.shape)), directions)
+        return jnp.moveaxis(each, 0, -1)
+
+    return slopes
+
+
 def observe(
     f: Callable[[Array], Array],
     X: Float[Array, "N D"],

@@ -25,6 +25,7 @@ from ._hyper import require_valid, valid
 from ._kernel import AbstractKernel, as_kernel
 from ._mean import as_mean_fn, mean_at
 from ._priors import sample_hyperparameters
+from ._safe_sqrt import safe_sqrt
 from ._solve import CholeskyFactor, draw, factor, guarded_factor, positive_definite
 
 
@@ -209,8 +210,7 @@ class ConditionedGP(eqx.Module):
         self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
     ) -> Float[Array, " M"]:
         """The root of `predict_var`; its gradient is zero where the variance is."""
-        var = self.predict_var(X, block_size=block_size)
-        return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1)), 0)
+        return safe_sqrt(self.predict_var(X, block_size=block_size))
 
     def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
         """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._safe_sqrt import safe_sqrt
 from ._sincos import sincos
 
 Tree = TypeVar("Tree")
@@ -81,9 +82,7 @@ class FourierFeatures(AbstractFeatures):
 
     def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
         """The root of each frequency's mass; without mass its derivative is zero."""
-        masses = self.masses.astype(dtype)
-        roots = jnp.sqrt(jnp.where(masses > 0, masses, 1))
-        return jnp.where(masses > 0, roots, 0)[None, :]
+        return safe_sqrt(self.masses.astype(dtype))[None, :]
 
 
 @jax.jit

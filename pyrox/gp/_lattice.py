@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from ._features import FourierFeatures
+from ._safe_sqrt import safe_sqrt
 from ._sobol import centres, normal_quantiles
 from ._spectrum import RadialSpectrum
 
@@ -50,7 +51,7 @@ def lattice_features(
     n_taken = _count_taken(r2, masses)
     taken = jnp.arange(n_pairs) < n_taken
     # Halfway to the first point that is not taken; zero if none is.
-    distances = jnp.where(r2 > 0, jnp.sqrt(jnp.where(r2 > 0, r2, 1)), 0)
+    distances = safe_sqrt(r2)
     halfway = (distances[n_taken - 1] + distances[n_taken]) / 2
     limit = jnp.where(n_taken > 0, halfway, 0)
     drawn, weights = _draw_beyond(key, spectrum, steps, limit, n_pairs)

@@ -21,7 +21,12 @@ from ._checks import (
     require_finite,
     require_inside,
 )
-from ._derivatives import DerivativeSites, cross_gram, require_derivatives
+from ._derivatives import (
+    DerivativeSites,
+    by_each_input,
+    cross_gram,
+    require_derivatives,
+)
 from ._features import AbstractFeatures, SumFeatures, combine, weigh
 from ._kernel import AbstractKernel, product_of
 from ._mean import ZeroMean, mean_at
@@ -348,27 +353,14 @@ def _evaluate_each(path: PathwiseFunction, X: Array, block_size: int) -> Array:
 
 @_blocked
 def _gradient(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = _by_each_input(lambda rows: _values(path, rows))
+    slopes = by_each_input(lambda rows: _values(path, rows))
     return map_rows(slopes, X, block_size, axis=-2)
 
 
 @_blocked
 def _hessian(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = _by_each_input(lambda rows: _values(path, rows))
-    return map_rows(_by_each_input(slopes), X, block_size, axis=-3)
-
-
-def _by_each_input(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The derivatives of an `f` that treats rows alone, along a new last axis."""
-
-    def slopes(rows):
-        directions = jnp.eye(rows.shape[1], dtype=rows.dtype)
-        _, push = jax.linearize(f, rows)
-        # In turn, not by `vmap`, which would compute the kernel's slope D times.
-        each = jax.lax.map(lambda d: push(jnp.broadcast_to(d, rows.shape)), directions)
-        return jnp.moveaxis(each, 0, -1)
-
-    return slopes
+    slopes = by_each_input(lambda rows: _values(path, rows))
+    return map_rows(by_each_input(slopes), X, block_size, axis=-3)
 
 
 def _values(path: PathwiseFunction, X: Array) -> Array:
