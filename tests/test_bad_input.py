@@ -283,6 +283,10 @@ VALUES = {
         lambda: (Linear(1.0) * RBF()).features(KEY, 8, 1),
         r"`Linear` has no features.*predict and sample at points work",
     ),
+    "constraint by a name": (
+        lambda: hyperparameter("interval"),
+        r"Got 'interval'. Pass `numpyro.distributions.constraints.interval`",
+    ),
 }
 
 

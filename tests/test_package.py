@@ -1,6 +1,7 @@
 """The house: imports, sizes, texts, the README's own programs."""
 
 import ast
+import importlib
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ import sys
 
 import jax
 import pytest
+
+import pyrox.gp
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "pyrox").rglob("*.py"))
@@ -19,6 +22,8 @@ def test_importing_allocates_no_array_and_changes_no_setting():
 import jax
 before = dict(jax.config.values)
 import pyrox, pyrox.gp
+for name in pyrox.gp.__all__:
+    getattr(pyrox.gp, name)
 assert dict(jax.config.values) == before, "a JAX setting changed"
 assert not jax.live_arrays(), jax.live_arrays()
 print(pyrox.__version__)
@@ -27,6 +32,56 @@ print(pyrox.__version__)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_paths_do_not_wait_for_numpyro():
+    program = """
+import sys
+import jax.numpy as jnp
+import jax
+from pyrox.gp import RBF, FourierGrid, GPPrior, Matern, PathwiseSampler
+X = jnp.arange(3.0)[:, None]
+posterior = GPPrior(2.0 * Matern(1.5) + RBF(), X).condition(X[:, 0], 0.1)
+PathwiseSampler(posterior, 16).sample_paths(jax.random.key(0))(X)
+print([name for name in ("numpyro", "optax", "matplotlib") if name in sys.modules])
+import pyrox.gp
+pyrox.gp.gp_factor
+print("numpyro" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\nTrue\n"
+
+
+def test_a_name_first_used_inside_jit_traces_nothing():
+    program = """
+import jax
+import pyrox.gp as gp
+jax.jit(lambda x: (getattr(gp, "fit"), getattr(gp, "gp_factor"), x)[-1])(1.0)
+import numpyro.distributions as dist
+with jax.checking_leaks():
+    print(jax.jit(dist.Normal(0.0, 1.0).log_prob)(0.0) < 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+
+
+def test_names_are_those_of_the_stub():
+    stub = (ROOT / "pyrox" / "gp" / "__init__.pyi").read_text()
+    imports = [n for n in ast.parse(stub).body if isinstance(n, ast.ImportFrom)]
+    listed = [str(alias.asname) for node in imports for alias in node.names]
+    assert listed == pyrox.gp.__all__
+    assert sorted(listed) == dir(pyrox.gp)
+    for node in imports:
+        room = importlib.import_module(f"pyrox.gp.{node.module}")
+        for alias in node.names:
+            assert alias.asname == alias.name
+            assert getattr(pyrox.gp, alias.name) is getattr(room, alias.name)
+    with pytest.raises(AttributeError, match="has no attribute 'Rbf'"):
+        getattr(pyrox.gp, "Rbf")  # noqa: B009
 
 
 def imports_of(path: pathlib.Path) -> set[str]:
@@ -140,8 +195,14 @@ TYPED_PROGRAM = """
 from jaxtyping import install_import_hook
 with install_import_hook("pyrox", "beartype.beartype"):
     import pyrox.gp as gp
+    import numpyro.distributions as dist
+    for name in gp.__all__:  # imported when first used
+        getattr(gp, name)
+    kernel = gp.RBF().with_priors(variance=dist.LogNormal(0.0, 1.0))
 import jax, jax.numpy as jnp, numpy as np, numpyro
 from numpyro import handlers
+resolved = handlers.seed(gp.sample_hyperparameters, 0)(kernel)
+resolved.set_prior("variance", dist.Gamma(2.0))
 key = jax.random.key(0)
 X, y = np.linspace(0, 1, 6)[:, None], np.linspace(0, 1, 6)
 ells = jnp.array([0.3, 0.5])

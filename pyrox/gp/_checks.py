@@ -29,11 +29,15 @@ def as_float(x: ArrayLike) -> Float[Array, "..."]:
     so recompile every user, at the first update by an optimiser.
     """
     if getattr(x, "weak_type", False) and not is_traced(x):
-        x = np.asarray(x)  # made strong without compiling a conversion
+        x = np.asarray(x)  # made strong
     dtype = getattr(x, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(float)
-    return jnp.asarray(x, dtype=jax.dtypes.canonicalize_dtype(dtype))
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if isinstance(x, int | float | np.ndarray | np.generic):
+        # A copy that nobody changes later; `jnp.asarray` compiles a program a shape.
+        return jax.device_put(np.array(x, dtype))
+    return jnp.asarray(x, dtype=dtype)
 
 
 def common_dtype(*arrays: Array) -> np.dtype:

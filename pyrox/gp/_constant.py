@@ -2,12 +2,11 @@
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
-from numpyro.distributions import constraints
 
 from ._basis import Draw
 from ._checks import as_float, common_dtype
 from ._features import AbstractFeatures, FourierFeatures
-from ._hyper import hyperparameter
+from ._hyper import POSITIVE, hyperparameter
 from ._kernel import AbstractKernel
 
 
@@ -27,7 +26,7 @@ class Constant(AbstractKernel):
         Array([5.], dtype=float32)
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "Constant"):
         self.variance = as_float(init_variance)
@@ -79,7 +78,7 @@ class White(AbstractKernel):
                [0.5]], dtype=float32)
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "White"):
         self.variance = as_float(init_variance)

@@ -13,7 +13,6 @@ import numpy as np
 from jax.scipy.special import gammaln, log_ndtr
 from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
-from scipy import special
 
 _FARTHEST, _DEGREE, _NEWTON_STEPS = 6.6, 40, 5
 
@@ -36,6 +35,7 @@ def fixed_gamma(shape: float, z: Float[Array, "..."]) -> Float[Array, "..."]:
 @functools.lru_cache(maxsize=64)
 def _log_quantile(shape: float) -> tuple[float, ...]:
     """Chebyshev coefficients on [-6.6, 6.6], each tail from its own probability."""
+    from scipy import special  # a tenth of a second, for those who need it
 
     def values(u):
         z = u * _FARTHEST

@@ -2,38 +2,43 @@
 
 A hyperparameter is a field made by `hyperparameter(constraint)`: an array leaf with a
 constraint of NumPyro's. Its name is `f"{module.name}.{field}"`, which is also its
-NumPyro site.
+NumPyro site. NumPyro itself is imported where there are priors to sample or parameters
+to train, not here: it takes as long as all else that the first paths wait for.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.distributions import constraints
 
 from ._checks import as_float, is_traced, require_ok
 
+if TYPE_CHECKING:
+    from numpyro.distributions.constraints import Constraint
+
 Tree = TypeVar("Tree")
+
+POSITIVE = "positive"
 
 
 def hyperparameter(
-    constraint: constraints.Constraint, *, ndims: tuple[int, ...] = (0,)
+    constraint: "Constraint | str", *, ndims: tuple[int, ...] = (0,)
 ) -> Any:
     """A field of a module that holds a hyperparameter.
 
     Args:
-        constraint: where its values lie, one of `numpyro.distributions.constraints`.
+        constraint: where its values lie, one of `numpyro.distributions.constraints`, or
+            `"positive"`, which is one of them and needs no import.
         ndims: the ranks it may have; `(0, 1)` for one value or one per input.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from numpyro.distributions import constraints
-        >>> from pyrox.gp import AbstractKernel, hyperparameter
+        >>>         >>> from pyrox.gp import AbstractKernel, hyperparameter
         >>> class Linear(AbstractKernel):
         ...     variance: jnp.ndarray = hyperparameter(constraints.positive)
         ...
@@ -45,9 +50,23 @@ def hyperparameter(
         >>> Linear(2.0).diag(jnp.array([[3.0]]))
         Array([18.], dtype=float32)
     """
+    if isinstance(constraint, str) and constraint != POSITIVE:
+        raise ValueError(
+            f"`hyperparameter(constraint)` must be one of NumPyro's constraints, or "
+            f"{POSITIVE!r}. Got {constraint!r}. Pass "
+            f"`numpyro.distributions.constraints.{constraint}`, if that exists."
+        )
     return eqx.field(
         converter=as_float, metadata={"constraint": constraint, "ndims": ndims}
     )
+
+
+def constraint_of(field: dataclasses.Field) -> "Constraint":
+    """Where the values of a field lie, as NumPyro says it."""
+    from numpyro.distributions import constraints
+
+    constraint = field.metadata["constraint"]
+    return constraints.positive if constraint == POSITIVE else constraint
 
 
 class AbstractParametrized(eqx.Module):
@@ -100,12 +119,20 @@ def _check_shape(module: AbstractParametrized, field: dataclasses.Field) -> None
     )
 
 
-def _lies_in(constraint: constraints.Constraint, value: Array) -> Array:
-    return jnp.all(constraint(value)) & jnp.all(jnp.isfinite(value))
+def _holds(field: dataclasses.Field, value: Any) -> Any:
+    """Entry by entry, of NumPy's arrays or JAX's: NumPyro's constraints take either."""
+    constraint = field.metadata["constraint"]
+    return value > 0 if constraint == POSITIVE else constraint(value)
 
 
-def describe(constraint: constraints.Constraint) -> str:
+def _lies_in(field: dataclasses.Field, value: Array) -> Array:
+    return jnp.all(_holds(field, value)) & jnp.all(jnp.isfinite(value))
+
+
+def describe(constraint: "Constraint | str") -> str:
     """A constraint in words: `positive`, `lower cholesky`, `interval(0, 1)`."""
+    if isinstance(constraint, str):
+        return constraint
     words = type(constraint).__name__.strip("_")
     text = "".join(f" {c.lower()}" if c.isupper() else c for c in words).strip()
     bounds = [getattr(constraint, b, None) for b in ("lower_bound", "upper_bound")]
@@ -116,12 +143,12 @@ def check_value(name: str, value: Array, field: dataclasses.Field) -> None:
     """Raise if a concrete `value` breaks the constraint of `field`."""
     if is_traced(value):
         return
-    constraint, concrete = field.metadata["constraint"], np.asarray(value)
-    # Through NumPy, which compiles nothing; NumPyro's constraints take either.
-    if np.isfinite(concrete).all() and np.all(np.asarray(constraint(concrete))):
+    concrete = np.asarray(value)  # compiles nothing
+    if np.isfinite(concrete).all() and np.all(np.asarray(_holds(field, concrete))):
         return
+    domain = describe(field.metadata["constraint"])
     raise ValueError(
-        f"`{name}` must be finite and {describe(constraint)}. Got {concrete}. "
+        f"`{name}` must be finite and {domain}. Got {concrete}. "
         "Pass a value in its domain."
     )
 
@@ -129,7 +156,7 @@ def check_value(name: str, value: Array, field: dataclasses.Field) -> None:
 def valid(tree: Any) -> Array:
     """Whether every hyperparameter in `tree` lies in its domain, as an array."""
     answers = [
-        _lies_in(field.metadata["constraint"], getattr(module, field.name))
+        _lies_in(field, getattr(module, field.name))
         for module in modules(tree)
         for field in hyperparameter_fields(module)
     ]

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
-from numpyro.distributions import constraints
 
 from ._basis import IID, Draw, has_features
 from ._checks import as_float
@@ -23,7 +22,7 @@ from ._features import (
     fourier_columns,
     scale_features,
 )
-from ._hyper import hyperparameter
+from ._hyper import POSITIVE, hyperparameter
 from ._priors import AbstractWithPriors
 from ._spectrum import RadialSpectrum
 
@@ -241,7 +240,7 @@ class Scale(AbstractKernel):
     """
 
     kernel: AbstractKernel
-    factor: Float[Array, ""] = hyperparameter(constraints.positive)
+    factor: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(self, kernel: AbstractKernel, factor: ArrayLike, name: str = "Scale"):
         self.kernel = kernel

@@ -47,21 +47,19 @@ def lattice_features(
     periods = _periods(widths.astype(dtype), ells)
     steps = 2 * np.pi * ells / periods
     points, r2 = _nearest(n_pairs, steps)
-    masses = _mass(spectrum, r2, steps)
-    n_taken = _count_taken(r2, masses)
+    masses = _mass(spectrum, r2[:n_pairs], steps)
+    before = _sum_before(masses)
+    n_taken = _count_taken(r2, before)
     taken = jnp.arange(n_pairs) < n_taken
-    # Halfway to the first point that is not taken; zero if none is.
-    distances = safe_sqrt(r2)
-    halfway = (distances[n_taken - 1] + distances[n_taken]) / 2
-    limit = jnp.where(n_taken > 0, halfway, 0)
+    limit = _halfway(r2)[n_taken]
     drawn, weights = _draw_beyond(key, spectrum, steps, limit, n_pairs)
-    shares = jnp.where(taken, masses[:n_pairs], weights)
-    sure, random = jnp.sum(shares, where=taken), jnp.sum(shares, where=~taken)
+    weights = jnp.where(taken, 0, weights)
+    sure, random = before[n_taken], jnp.sum(weights)
     # What the lattice leaves goes to the random ones, if there are any.
     rest = jnp.where(random > 0, _left(sure), 0)
     whole = jnp.where(rest > 0, 1, sure)
     per_weight = rest / jnp.where(random > 0, random, 1)
-    shares = shares * jnp.where(taken, 1 / whole, per_weight)
+    shares = jnp.where(taken, masses / whole, per_weight * weights)
     scaled = jnp.where(taken[:, None], points[:n_pairs] * steps[None, :], drawn)
     frequencies = scaled / ells[None, :]
     return FourierFeatures(frequencies, spectrum.variance.astype(dtype) * shares)
@@ -113,21 +111,30 @@ def _mass(
     spectrum: RadialSpectrum, r2: Float[Array, " m"], steps: Float[Array, " d"]
 ) -> Float[Array, " m"]:
     """Of a lattice point at this squared distance and its opposite together."""
+    opposites = np.full(r2.shape, 2.0)
+    opposites[0] = 1  # zero is the first
     density = jnp.exp(spectrum.log_density(r2, steps.shape[0]))
-    return jnp.where(r2 > 0, 2, 1) * density * jnp.prod(steps)
+    return jnp.asarray(opposites, r2.dtype) * density * jnp.prod(steps)
 
 
-def _count_taken(r2: Float[Array, " m"], masses: Float[Array, " m"]) -> Int[Array, ""]:
+def _count_taken(r2: Float[Array, " m"], before: Float[Array, " n"]) -> Int[Array, ""]:
     """How many points to take, whole shells of equal distance: so many that the squares
     of the random masses, what is left shared by the other columns, sum to the least."""
-    n = r2.shape[0] - 1
-    before = _sum_before(masses[:n])
-    others = n - jnp.arange(n, dtype=masses.dtype)
+    n = before.shape[0]
+    others = jnp.asarray(np.arange(n, 0, -1), before.dtype)
     squares = _left(before) ** 2 / others
-    same_shell = r2[:n] <= 1.0001 * jnp.concatenate(
-        [-jnp.ones_like(r2[:1]), r2[: n - 1]]
-    )
+    # The first is a shell of its own.
+    same_shell = r2[1:n] <= 1.0001 * r2[: n - 1]
+    same_shell = jnp.concatenate([jnp.zeros_like(same_shell[:1]), same_shell])
     return jnp.argmin(jnp.where(same_shell, jnp.inf, squares))
+
+
+def _halfway(r2: Float[Array, " m"]) -> Float[Array, " n"]:
+    """Where the points before each end: halfway to it from the last one; zero if there
+    are none before."""
+    distances = safe_sqrt(r2)
+    between = (distances[1:-1] + distances[:-2]) / 2
+    return jnp.concatenate([jnp.zeros_like(between[:1]), between])
 
 
 def _left(mass: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -7,12 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.distributions import constraints
 
 from ._basis import Draw
 from ._checks import as_float, is_traced
 from ._gamma import fixed_gamma
-from ._hyper import hyperparameter
+from ._hyper import POSITIVE, hyperparameter
 from ._stationary import AbstractRadial
 
 
@@ -51,10 +50,8 @@ class Matern(AbstractRadial):
     """
 
     nu: float = eqx.field(static=True)
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    lengthscale: Float[Array, "..."] = hyperparameter(
-        constraints.positive, ndims=(0, 1)
-    )
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
 
     def __init__(
         self,

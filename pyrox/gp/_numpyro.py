@@ -20,7 +20,14 @@ from ._derivatives import (
 )
 from ._exact import GPPrior
 from ._guide import AbstractGuide, as_guide
-from ._hyper import hyperparameter_fields, map_modules, replace, site, valid
+from ._hyper import (
+    constraint_of,
+    hyperparameter_fields,
+    map_modules,
+    replace,
+    site,
+    valid,
+)
 from ._mean import mean_at
 from ._priors import sample_hyperparameters
 from ._solve import CholeskyFactor, guarded_factor
@@ -281,7 +288,7 @@ def _as_params(guide: Tree) -> Tree:
 
     def param(module, field):
         name, value = site(module, field.name), getattr(module, field.name)
-        constraint = field.metadata["constraint"]
+        constraint = constraint_of(field)
         return jnp.asarray(numpyro.param(name, value, constraint=constraint))
 
     def register(module):

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.distributions import constraints
 
 from ._basis import Draw
 from ._checks import as_float, common_dtype
 from ._distances import squared_distances
 from ._features import FourierFeatures
-from ._hyper import hyperparameter, per_input
+from ._hyper import POSITIVE, hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 _HARMONICS = 256  # that are drawn from: the others have no mass from l = 0.05 up
@@ -52,11 +51,9 @@ class Periodic(AbstractKernel):
         1.0
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    lengthscale: Float[Array, "..."] = hyperparameter(
-        constraints.positive, ndims=(0, 1)
-    )
-    period: Float[Array, "..."] = hyperparameter(constraints.positive, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    period: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
 
     def __init__(
         self,
@@ -154,8 +151,8 @@ class Cosine(AbstractKernel):
         -1.0
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    period: Float[Array, "..."] = hyperparameter(constraints.positive, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    period: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
 
     def __init__(
         self,

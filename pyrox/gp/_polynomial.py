@@ -7,11 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.distributions import constraints
 
 from ._checks import as_count, as_float, common_dtype
 from ._features import AbstractFeatures
-from ._hyper import hyperparameter, per_input
+from ._hyper import POSITIVE, hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 
@@ -31,7 +30,7 @@ class Linear(AbstractKernel):
         Array([[12., 24.]], dtype=float32)
     """
 
-    variance: Float[Array, "..."] = hyperparameter(constraints.positive, ndims=(0, 1))
+    variance: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "Linear"):
         self.variance = as_float(init_variance)
@@ -79,8 +78,8 @@ class Polynomial(AbstractKernel):
     """
 
     degree: int = eqx.field(static=True)
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    offset: Float[Array, ""] = hyperparameter(constraints.positive)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    offset: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(
         self,

@@ -6,21 +6,18 @@ one.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
-import numpyro
 from jaxtyping import ArrayLike
-from numpyro.distributions import Delta, Distribution, constraints
 
 from ._checks import is_traced
 from ._hyper import (
     AbstractParametrized,
     as_hyperparameter,
     check_value,
-    describe,
     display_name,
     hyperparameter_fields,
     map_modules,
@@ -29,6 +26,9 @@ from ._hyper import (
     replace,
     site,
 )
+
+if TYPE_CHECKING:
+    import numpyro.distributions
 
 Tree = TypeVar("Tree")
 Own = TypeVar("Own", bound="AbstractWithPriors")
@@ -41,7 +41,7 @@ class PriorSpec:
     are. A parameter that is itself traced counts by identity.
     """
 
-    def __init__(self, distribution: Distribution):
+    def __init__(self, distribution: "numpyro.distributions.Distribution"):
         self.distribution = distribution
 
     def _key(self) -> tuple:
@@ -77,7 +77,9 @@ class AbstractWithPriors(AbstractParametrized):
         static=True, kw_only=True, default=()
     )
 
-    def set_prior(self, field: str, prior: Distribution) -> None:
+    def set_prior(
+        self, field: str, prior: "numpyro.distributions.Distribution"
+    ) -> None:
         """State a prior on a hyperparameter of this very module.
 
         It replaces an earlier prior on the same field. `with_priors` is the twin that
@@ -101,7 +103,7 @@ class AbstractWithPriors(AbstractParametrized):
         """
         _bind(self, {**dict(self.priors), field: _checked(self, field, prior)})
 
-    def with_priors(self: Own, **priors: Distribution) -> Own:
+    def with_priors(self: Own, **priors: "numpyro.distributions.Distribution") -> Own:
         """A copy of this module with these priors, by field. See `set_prior`.
 
         Example:
@@ -126,67 +128,12 @@ def _copy_with(module: Tree, priors: Mapping[str, PriorSpec]) -> Tree:
     return copy
 
 
-def _checked(module: AbstractWithPriors, field: str, prior: Distribution) -> PriorSpec:
-    call = f"{display_name(module)}.set_prior({field!r}, ...)"
-    fields = {f.name: f for f in hyperparameter_fields(module)}
-    if field not in fields:
-        raise ValueError(
-            f"`{call}`: no such hyperparameter. {display_name(module)} has "
-            f"{list(fields) or 'none of its own; set priors on its parts'}."
-        )
-    if not isinstance(prior, Distribution):
-        raise ValueError(
-            f"`{call}` must be given a distribution. Got {prior!r}. "
-            "Pass one of numpyro.distributions."
-        )
-    constraint = fields[field].metadata["constraint"]
-    if not _within(prior, constraint):
-        raise ValueError(
-            f"`{call}`: the prior {type(prior).__name__} has support "
-            f"{describe(_support(prior))}, and the hyperparameter must be "
-            f"{describe(constraint)}. Pass LogNormal, Gamma or HalfNormal, say."
-        )
-    _shaped(call, prior, getattr(module, field).shape)
+def _checked(module: AbstractWithPriors, field: str, prior: Any) -> PriorSpec:
+    # The part that needs NumPyro, which nobody waits for who sets no priors.
+    from ._prior_site import check_prior
+
+    check_prior(module, field, prior)
     return PriorSpec(prior)
-
-
-def _support(prior: Distribution) -> constraints.Constraint:
-    """Where one entry of a draw lies."""
-    support = prior.support or constraints.real
-    return getattr(support, "base_constraint", support)
-
-
-def _bounds(constraint: constraints.Constraint) -> tuple[Any, Any]:
-    lower = getattr(constraint, "lower_bound", -np.inf)
-    upper = getattr(constraint, "upper_bound", np.inf)
-    return lower, upper
-
-
-def _within(prior: Distribution, constraint: constraints.Constraint) -> bool:
-    """Whether the support of `prior` lies in an interval `constraint`."""
-    support = _support(prior)
-    if support.is_discrete:
-        return False
-    bounds = (prior.v, prior.v) if isinstance(prior, Delta) else _bounds(support)
-    if any(is_traced(b) for b in bounds):
-        return True  # unknown until the program runs; then the value itself is checked
-    low, high = _bounds(constraint)
-    return bool(np.all(np.asarray(bounds[0]) >= low)) and bool(
-        np.all(np.asarray(bounds[1]) <= high)
-    )
-
-
-def _shaped(call: str, prior: Distribution, shape: tuple[int, ...]) -> Distribution:
-    """`prior` as one event of the shape of its field."""
-    got = prior.batch_shape + prior.event_shape
-    if got not in ((), shape):
-        raise ValueError(
-            f"`{call}`: the prior has shape {got} and the hyperparameter {shape}. Pass "
-            "a scalar prior, or make the hyperparameter with the prior's shape."
-        )
-    if got == shape:
-        return prior.to_event(len(prior.batch_shape))
-    return prior.expand(shape).to_event(len(shape))
 
 
 def _pending(tree: Any) -> list[tuple[AbstractWithPriors, str]]:
@@ -247,29 +194,16 @@ def sample_hyperparameters(tree: Tree) -> Tree:
         return tree
     raise_if_ambiguous(modules(tree), {display_name(m) for m, _ in pending})
     names = [site(module, field) for module, field in pending]
+    from ._prior_site import sample_site
 
     def resolve(module):
-        values = {f: _draw(module, f, spec, names) for f, spec in module.priors}
+        values = {
+            field: sample_site(module, field, spec.distribution, names)
+            for field, spec in module.priors
+        }
         return _copy_with(replace(module, values), {})
 
     return map_modules(resolve, tree, AbstractWithPriors)
-
-
-def _draw(
-    module: AbstractWithPriors, field: str, spec: PriorSpec, pending: list[str]
-) -> Any:
-    name, shape = site(module, field), getattr(module, field).shape
-    prior = _shaped(name, spec.distribution, shape)
-    try:
-        value = numpyro.sample(name, prior)
-    except (AssertionError, TypeError) as error:
-        # NumPyro's answer to a site without a key is a bare assertion.
-        raise ValueError(
-            f"The priors on {', '.join(pending)} have no values yet, and no handler "
-            "gives any. Call this inside a NumPyro model or `handlers.seed`, or put "
-            "draws in first with `substitute(prior, samples)`."
-        ) from error
-    return as_hyperparameter(name, value, shape)
 
 
 def substitute(tree: Tree, values: Mapping[str, ArrayLike]) -> Tree:

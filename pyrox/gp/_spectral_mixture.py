@@ -13,7 +13,7 @@ from ._basis import Draw
 from ._checks import as_float, common_dtype
 from ._distances import squared_distances
 from ._features import FourierFeatures
-from ._hyper import hyperparameter, site
+from ._hyper import POSITIVE, hyperparameter, site
 from ._kernel import AbstractKernel
 
 
@@ -44,9 +44,9 @@ class SpectralMixture(AbstractKernel):
         Array([1.5, 1.5], dtype=float32)
     """
 
-    weights: Float[Array, " Q"] = hyperparameter(constraints.positive, ndims=(1,))
+    weights: Float[Array, " Q"] = hyperparameter(POSITIVE, ndims=(1,))
     means: Float[Array, "Q D"] = hyperparameter(constraints.real, ndims=(2,))
-    scales: Float[Array, "Q D"] = hyperparameter(constraints.positive, ndims=(2,))
+    scales: Float[Array, "Q D"] = hyperparameter(POSITIVE, ndims=(2,))
 
     def __init__(
         self,

@@ -6,14 +6,13 @@ import math
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.distributions import constraints
 
 from ._basis import Draw
 from ._checks import as_float, common_dtype
 from ._distances import squared_distances
 from ._features import FourierFeatures
 from ._gamma import gamma_of_normal
-from ._hyper import hyperparameter, per_input
+from ._hyper import POSITIVE, hyperparameter, per_input
 from ._kernel import AbstractKernel
 from ._spectrum import RadialSpectrum
 
@@ -112,10 +111,8 @@ class RBF(AbstractRadial):
         (2, 2)
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    lengthscale: Float[Array, "..."] = hyperparameter(
-        constraints.positive, ndims=(0, 1)
-    )
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
 
     def __init__(
         self,
@@ -174,11 +171,9 @@ class RationalQuadratic(AbstractStationary):
         0.33333...
     """
 
-    variance: Float[Array, ""] = hyperparameter(constraints.positive)
-    lengthscale: Float[Array, "..."] = hyperparameter(
-        constraints.positive, ndims=(0, 1)
-    )
-    alpha: Float[Array, ""] = hyperparameter(constraints.positive)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    alpha: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to, constraints
 
 from ._exact import GPPrior
-from ._hyper import hyperparameter_fields, modules, site
+from ._hyper import constraint_of, hyperparameter_fields, modules, site
 from ._priors import sample_hyperparameters
 
 NOISE, MEAN = "noise_var", "mean_fn"
@@ -153,7 +153,7 @@ def _every_slot(prior: GPPrior, noise_var: Array) -> list[_Slot]:
     leaves, structure = jax.tree.flatten((prior, noise_var))
     places = jax.tree.unflatten(structure, list(range(len(leaves))))
     slots = [
-        _Slot(site(m, f.name), getattr(m, f.name), f.metadata["constraint"])
+        _Slot(site(m, f.name), getattr(m, f.name), constraint_of(f))
         for m, f in _fields(places[0])
     ]
     taken = {slot.leaf for slot in slots}
