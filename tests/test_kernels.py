@@ -252,6 +252,38 @@ def test_drawn_harmonics_have_a_derivative_by_the_lengthscale():
     assert abs(exact) > 10 * drawn.std() / np.sqrt(200)
 
 
+def test_drawn_harmonics_stay_while_their_masses_move():
+    ell, step, X = 0.7, 1e-5, jnp.array([[0.0], [0.21]])
+
+    def features(ell):
+        kernel = Periodic(1.0, ell, 1.0) * RBF()
+        return Sobol().features(jr.key(0), kernel, 256, 1)
+
+    def value(ell):
+        phi = features(ell)(X)
+        return phi[0] @ phi[1]
+
+    difference = (value(ell + step) - value(ell - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(ell), difference, rtol=1e-7)
+    masses = features(0.7001).masses
+    np.testing.assert_allclose(jnp.sum(masses), 1)
+    assert np.ptp(masses) > 1e-5  # they follow the lengthscale
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_harmonics_of_the_farthest_ranks_have_mass(dtype):
+    def draw(_, n):
+        return (jnp.array([[-9.0], [-5.0], [0.0], [5.0], [9.0]], dtype),)
+
+    def drawn_for(ell):
+        one = jnp.ones((), dtype)
+        return Periodic(one, ell, one).sample_frequencies(draw, 1)
+
+    drawn = jax.vmap(drawn_for)(jnp.linspace(0.3, 3, 50, dtype=dtype))
+    assert (drawn.masses > 0).all()
+    assert np.isfinite(drawn.masses).all()
+
+
 # --- Paths, and kernels of the user's own -------------------------------------------
 
 

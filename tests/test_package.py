@@ -73,7 +73,6 @@ def test_names_are_those_of_the_stub():
     stub = (ROOT / "pyrox" / "gp" / "__init__.pyi").read_text()
     imports = [n for n in ast.parse(stub).body if isinstance(n, ast.ImportFrom)]
     listed = [str(alias.asname) for node in imports for alias in node.names]
-    assert listed == pyrox.gp.__all__
     assert sorted(listed) == dir(pyrox.gp)
     for node in imports:
         room = importlib.import_module(f"pyrox.gp.{node.module}")

@@ -35,7 +35,9 @@ class FourierGrid(AbstractTermBasis):
         domain: the lowest and the highest input, a pair of numbers or of one number for
             each input. By default the box of the data (of the inducing inputs, for a
             sparse posterior), wider by half on both sides, or by two lengthscales if
-            that is more. A wider domain spreads the same frequencies thinner.
+            that is more. A wider domain spreads the same frequencies thinner. The
+            default follows the outermost data, and the frequencies follow it: state a
+            domain for functions to be differentiated by those data.
 
     Raises:
         ValueError: a domain that is empty, has another number of inputs than the data,

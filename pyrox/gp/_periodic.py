@@ -16,6 +16,7 @@ from ._hyper import POSITIVE, hyperparameter, per_input
 from ._kernel import AbstractKernel
 
 _HARMONICS = 256  # that are drawn from: the others have no mass from l = 0.05 up
+_PER_OCTAVE = 32  # lengthscales that harmonics are drawn for
 _FEWEST = {1: 32, 2: 15}  # harmonics that are taken as all, for one and two inputs
 
 
@@ -27,9 +28,9 @@ class Periodic(AbstractKernel):
     measure is discrete: harmonics of the period, whose masses are modified Bessel
     functions (Solin & Sarkka 2014). With one input and 66 columns, or two and 962, its
     features are all of these that fit, which is exact to 1e-6 for lengthscales from 0.2
-    and 0.35 up; otherwise, and in products, harmonics are drawn. A path of drawn ones
-    has for its derivative by the lengthscale that of their masses, whose expectation is
-    right, while the path itself would jump from harmonic to harmonic.
+    and 0.35 up; otherwise, and in products, harmonics are drawn. Those drawn stay the
+    same while the lengthscale moves by less than about a hundredth, and their masses
+    follow it, so that paths have a derivative by it.
 
     Args:
         init_variance: k(x, x), in squared units of the function.
@@ -93,7 +94,7 @@ class Periodic(AbstractKernel):
         harmonics = range(-highest, highest + 1)
         lattice = np.array(list(itertools.product(harmonics, repeat=in_size)))
         zero_and_after = lattice[len(lattice) // 2 :]
-        weights = self._harmonics(highest, in_size)
+        weights = _harmonics(highest, per_input(self, "lengthscale", in_size))
         masses = jnp.prod(_pick(weights, zero_and_after + highest), axis=1)
         masses = masses.at[1:].multiply(2)
         return FourierFeatures(
@@ -102,32 +103,20 @@ class Periodic(AbstractKernel):
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
         (ranks,) = draw(self.lengthscale.dtype, in_size)
-        weights = self._harmonics(_HARMONICS, in_size)
-        below = jnp.cumsum(weights, axis=1)
+        ells = per_input(self, "lengthscale", in_size)
+        # Drawn for a lengthscale that is rounded, weighted for the one that is asked
+        # for: harmonics are whole numbers, and would jump at every change of it.
+        rounded = jnp.exp2(jnp.round(_PER_OCTAVE * jnp.log2(ells)) / _PER_OCTAVE)
+        drawn_from = jax.lax.stop_gradient(_harmonics(_HARMONICS, rounded))
+        below = jnp.cumsum(drawn_from, axis=1)
         search = jax.vmap(jnp.searchsorted, in_axes=(0, 1), out_axes=1)
-        chosen = jnp.clip(search(below, ndtr(ranks)), 0, 2 * _HARMONICS)
-        # The harmonics that were drawn have no derivative by the lengthscale; their
-        # masses carry it instead.
-        chance = _pick(weights, chosen)
-        masses = jnp.prod(chance / jax.lax.stop_gradient(chance), axis=1)
-        n = masses.shape[0]
-        return FourierFeatures(
-            self._frequencies(chosen - _HARMONICS), self.variance * masses / n
-        )
-
-    def _harmonics(self, highest: int, in_size: int) -> Float[Array, "D H"]:
-        """The spectral masses of harmonics -highest to highest, for each input, by the
-        Fourier transform of the kernel over one period; they sum to one."""
-        n = 4 * max(highest, 8)
-        sines = np.sin(np.pi * np.arange(n) / n) ** 2
-        ells = per_input(self, "lengthscale", in_size)[:, None]
-        shape = jnp.exp(-2 * sines.astype(ells.dtype)[None, :] / ells**2)
-        half = jnp.fft.rfft(shape, axis=1).real[:, : highest + 1]
-        # Below is rounding, whose root would be noise of half the digits in every path.
-        floor = 16 * jnp.finfo(half.dtype).eps * half[:, :1]
-        half = jnp.where(half > floor, half, 0)
-        both = jnp.concatenate([half[:, :0:-1], half], axis=1)
-        return both / jnp.sum(both, axis=1, keepdims=True)
+        # Not above the sum, which may be one but for rounding.
+        chosen = search(below, jnp.minimum(ndtr(ranks), below[:, -1][None, :]))
+        weights = _harmonics(_HARMONICS, ells)
+        ratios = _pick(weights, chosen) / _pick(drawn_from, chosen)
+        masses = jnp.prod(ratios, axis=1)
+        masses = self.variance * masses / jnp.sum(masses)
+        return FourierFeatures(self._frequencies(chosen - _HARMONICS), masses)
 
     def _frequencies(self, lattice: ArrayLike) -> Float[Array, "m D"]:
         lattice = jnp.asarray(lattice).astype(self.period.dtype)
@@ -190,6 +179,20 @@ class Cosine(AbstractKernel):
         frequency = 2 * np.pi / per_input(self, "period", in_size)
         frequencies = jnp.broadcast_to(frequency[None, :], (n, in_size))
         return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / n, (n,)))
+
+
+def _harmonics(highest: int, ells: Float[Array, " D"]) -> Float[Array, "D H"]:
+    """The spectral masses of harmonics -highest to highest, for each input, by the
+    Fourier transform of the kernel over one period; they sum to one."""
+    n = 4 * max(highest, 8)
+    sines = np.sin(np.pi * np.arange(n) / n) ** 2
+    shape = jnp.exp(-2 * sines.astype(ells.dtype)[None, :] / ells[:, None] ** 2)
+    half = jnp.fft.rfft(shape, axis=1).real[:, : highest + 1]
+    # Below is rounding, whose root would be noise of half the digits in every path.
+    floor = 16 * jnp.finfo(half.dtype).eps * half[:, :1]
+    half = jnp.where(half > floor, half, 0)
+    both = jnp.concatenate([half[:, :0:-1], half], axis=1)
+    return both / jnp.sum(both, axis=1, keepdims=True)
 
 
 def _angles(
