@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 
 
 # Files whose tests take longest: with two workers, one would finish them alone.
-_FIRST = ("test_notebooks.py", "test_package.py", "test_demo.py")
+_FIRST = ("test_package.py", "test_demo.py", "test_numpyro.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -257,7 +257,9 @@ def test_drawn_harmonics_stay_while_their_masses_move():
 
     def features(ell):
         kernel = Periodic(1.0, ell, 1.0) * RBF()
-        return Sobol().features(jr.key(0), kernel, 256, 1)
+        phi = Sobol().features(jr.key(0), kernel, 256, 1)
+        assert isinstance(phi, FourierFeatures)
+        return phi
 
     def value(ell):
         phi = features(ell)(X)

@@ -38,9 +38,9 @@ def hyperparameter(
 
     Example:
         >>> import jax.numpy as jnp
-        >>>         >>> from pyrox.gp import AbstractKernel, hyperparameter
+        >>> from pyrox.gp import AbstractKernel, hyperparameter
         >>> class Linear(AbstractKernel):
-        ...     variance: jnp.ndarray = hyperparameter(constraints.positive)
+        ...     variance: jnp.ndarray = hyperparameter("positive")
         ...
         ...     def __call__(self, X1, X2):
         ...         return self.variance * X1 @ X2.T
