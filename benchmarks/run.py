@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -14,13 +15,22 @@ from .cases import Case
 # One thread pool of OpenBLAS less in each other's way (README, limits), and memory
 # given back to the system as soon as it is free, so that peaks can be seen.
 _ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+# Modules are compiled to bytecode once, as they are when pip installs them.
+_ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 _GIVING_BACK = {**_ENVIRONMENT, "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class Worker:
-    """A process that runs one case in one library when asked."""
+    """A process that runs one case in one library when asked, with the code of the
+    folder that it is started in."""
 
-    def __init__(self, case: Case, library: str, environment: dict | None = None):
+    def __init__(
+        self,
+        case: Case,
+        library: str,
+        environment: dict | None = None,
+        folder: pathlib.Path | None = None,
+    ):
         self.library = library
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
@@ -30,6 +40,7 @@ class Worker:
             stderr=self._errors,
             text=True,
             env=environment or _ENVIRONMENT,
+            cwd=folder,
         )
         self.about = self._hear()
 
@@ -82,11 +93,18 @@ def _whole_processes(libraries: Sequence[str], repeats: int) -> dict[str, list[f
     times: dict[str, list[float]] = {library: [] for library in libraries}
     for _ in range(repeats):
         for library in libraries:
-            command = [sys.executable, "-m", "benchmarks.first_values", library]
-            start = time.perf_counter()
-            subprocess.run(command, check=True, env=_ENVIRONMENT, capture_output=True)
-            times[library].append(time.perf_counter() - start)
+            times[library].append(whole_process(library))
     return times
+
+
+def whole_process(library: str, folder: pathlib.Path | None = None) -> float:
+    """Seconds from an empty process to its end, with the first values in it."""
+    command = [sys.executable, "-m", "benchmarks.first_values", library]
+    start = time.perf_counter()
+    subprocess.run(
+        command, check=True, env=_ENVIRONMENT, cwd=folder, capture_output=True
+    )
+    return time.perf_counter() - start
 
 
 def _record(case: Case, times: dict[str, list[float]], about: dict) -> dict:

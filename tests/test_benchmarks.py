@@ -11,7 +11,17 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, contract, fit, gram, pyrox_side, report, roofline, run
+from benchmarks import (
+    accuracy,
+    before,
+    contract,
+    fit,
+    gram,
+    pyrox_side,
+    report,
+    roofline,
+    run,
+)
 from benchmarks.accuracy_figure import picture
 from benchmarks.accuracy_problem import (
     Gaussian,
@@ -208,6 +218,14 @@ def test_a_worker_that_fails_says_why():
 def test_the_first_values_are_values():
     times = run._whole_processes(["pyrox"], 1)["pyrox"]
     assert len(times) == 1 and times[0] > 0
+
+
+def test_an_earlier_commit_takes_turns_with_the_code_at_hand():
+    with before.checked_out("HEAD") as folder:
+        assert (folder / "pyrox" / "gp" / "__init__.py").exists()
+        seconds = before.turns(EVALUATE, [folder, folder], 2)
+    assert seconds.shape == (2, 2) and (seconds > 0).all()
+    assert not folder.exists()
 
 
 def test_a_fit_is_measured(x64):
