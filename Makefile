@@ -51,7 +51,7 @@ test: $(VENV)/.test
 	@echo "Running the tests: a few minutes ..."
 	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --ignore=tests/test_notebooks.py --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
 
-# Apart from the others: they take four minutes and rarely find what the others do not.
+# Apart from the others: they take minutes and rarely find what the others do not.
 test-notebooks: $(VENV)/.test
 	@$(RUN)/python -m pytest --numprocesses=2 tests/test_notebooks.py
 
