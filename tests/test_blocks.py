@@ -1,6 +1,7 @@
 """Work in blocks: the values and derivatives of one block, in memory that is flat."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,8 +17,10 @@ from pyrox.gp import (
     Matern,
     PathwiseSampler,
     SparseGPPrior,
+    _derivatives,
     _exact,
     _path,
+    _pathwise,
 )
 
 N = 23  # no block size below divides it: the last block overlaps the one before
@@ -151,6 +154,43 @@ def loss_of_values(paths, X, size):
     return jnp.sum(_path.evaluate(paths, X, block_size=size) ** 2)
 
 
+def prior_of(paths, X, size: int | None):
+    """What the paths were before the data, as a draw computes it."""
+    parts = paths.mean_fn, paths.features, paths.feature_weights
+    if size is None:
+        return (parts[2] @ parts[1](X).T).T
+    return _pathwise._prior_draw(*parts, size)(X)
+
+
+def test_the_prior_part_of_a_draw_does_not_depend_on_the_block(width):
+    t = made(width)
+    whole = np.asarray(prior_of(t.paths, t.query, None))
+    for size in (1, 7, N - 1, N):
+        assert_same(np.asarray(prior_of(t.paths, t.query, size)), whole)
+
+
+def test_derivatives_of_the_prior_part_of_a_draw_are_those_of_one_block(x64):
+    t = made(64)
+    sites = _derivatives.DerivativeSites("sites", t.query, 1)
+
+    def slopes(size):
+        return _derivatives.along(lambda X: prior_of(t.paths, X, size), sites)
+
+    def of_scale(size):
+        def loss(scale):
+            phi: Any = t.paths.features
+            scaled = phi.frequencies * scale[None, :]
+            paths = eqx.tree_at(lambda p: p.features.frequencies, t.paths, scaled)
+            return jnp.sum(prior_of(paths, t.query, size) ** 2)
+
+        return jax.grad(loss)(jnp.ones(2))
+
+    for f in (slopes, of_scale):
+        whole = np.asarray(f(None))
+        assert np.abs(whole).max() > 1e-2
+        np.testing.assert_allclose(f(5), whole, rtol=1e-11, atol=1e-11)
+
+
 # Each a program of float32 queries, (N, D) or for two paths (S, N, D), that is compiled
 # and not run.
 PROGRAMS = {
@@ -159,6 +199,7 @@ PROGRAMS = {
     "paths.gradient": lambda t, X, b: _path._gradient(t.paths, X, block_size=b),
     "paths.each": lambda t, X, b: _path._evaluate_each(t.paths, X, block_size=b),
     "predict_var": lambda t, X, b: _exact._var(t.exact, X, block_size=b),
+    "the prior part of a draw": lambda t, X, b: prior_of(t.paths, X, b),
 }
 FEW, MANY = 20_000, 80_000
 
