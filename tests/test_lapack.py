@@ -143,3 +143,21 @@ def test_a_failed_factor_is_nan_in_its_own_row():
     stack = jnp.stack([jnp.eye(3), -jnp.eye(3), 2 * jnp.eye(3)])
     finite = np.isfinite(jax.vmap(cholesky)(stack)).all(axis=(1, 2))
     assert finite.tolist() == [True, False, True]
+
+
+def test_a_solve_copies_no_matrix():
+    n = 200
+    L, B = (jax.ShapeDtypeStruct((n, k), jnp.float64) for k in (n, 2))
+
+    def temporary(solve) -> int:
+        memory = jax.jit(solve).lower(L, B).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    def by_rows(L, B):
+        return jax.lax.linalg.triangular_solve(L, B, left_side=True, lower=True)
+
+    matrix = 8 * n * n
+    assert temporary(by_rows) >= matrix  # one would be seen
+    assert temporary(solve_lower) < matrix / 2
+    assert temporary(solve_upper) < matrix / 2

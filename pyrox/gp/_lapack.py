@@ -50,14 +50,14 @@ def _cholesky(A: Array) -> Array:
 
 @looped_on_cpu
 def _solve_lower(L: Array, B: Array) -> Array:
-    return jax.lax.linalg.triangular_solve(L, B, left_side=True, lower=True)
+    # LAPACK reads by columns, and so reads L^T where L lies in memory. Passed as L it
+    # would be copied first, which takes as long as the solve.
+    return jax.lax.linalg.triangular_solve(L.T, B, left_side=True, transpose_a=True)
 
 
 @looped_on_cpu
 def _solve_upper(L: Array, B: Array) -> Array:
-    return jax.lax.linalg.triangular_solve(
-        L, B, left_side=True, lower=True, transpose_a=True
-    )
+    return jax.lax.linalg.triangular_solve(L.T, B, left_side=True)
 
 
 def solve_lower(L: Float[Array, "N N"], B: Float[Array, "N K"]) -> Float[Array, "N K"]:
