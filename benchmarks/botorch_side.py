@@ -79,14 +79,15 @@ def feature_error(case: Case) -> float:
         return float(((phi @ phi.T - exact) ** 2).mean().sqrt())
 
 
-def gram_error(
+def gram_squares(
     nu: float | None,
     lengthscale: float,
     points: np.ndarray,
     n_columns: int,
     n_draws: int,
-) -> float:
-    """RMS of phi phi^T - K over draws of the features; without a nu, of an RBF."""
+) -> np.ndarray:
+    """The mean square of phi phi^T - K for each draw of the features; without a nu, of
+    an RBF."""
     kernel = _base_kernel(nu, lengthscale)
     X = torch.as_tensor(points)
     torch.manual_seed(X.shape[1])
@@ -98,7 +99,7 @@ def gram_error(
                 kernel, num_inputs=X.shape[1], num_outputs=n_columns
             )(X)
             squares.append(float(((phi @ phi.T - kernel(X).to_dense()) ** 2).mean()))
-    return float(np.sqrt(np.mean(squares)))
+    return np.array(squares)
 
 
 def _base_kernel(nu: float | None, lengthscale: float) -> MaternKernel | RBFKernel:

@@ -105,8 +105,23 @@ def test_the_error_of_features_by_basis(monkeypatch):
     monkeypatch.setattr(gram, "N_DRAWS", 2)
     found = gram.errors("Matern-5/2", 2, botorch=False)
     assert set(found) == {"iid", "orthogonal", "sobol", "grid"}
-    assert 0 < found["grid"] < found["sobol"] / 20
-    assert 0 < found["sobol"] < found["iid"] / 2 < 0.05
+    roots = {kind: root for kind, (root, _) in found.items()}
+    assert 0 < roots["grid"] < roots["sobol"] / 20
+    assert 0 < roots["sobol"] < roots["iid"] / 2 < 0.05
+
+
+def test_the_error_of_features_against_botorch():
+    def verdict(name, in_size, ours, theirs=(0.010, 0.001)):
+        found = {"sobol": ours, "grid": (0.0, 0.0), "botorch": theirs}
+        return gram.against_botorch(name, in_size, found).split()[-1]
+
+    assert verdict("RBF", 16, (0.014, 0.001)) == "ok"  # 2.8 standard errors
+    assert verdict("RBF", 16, (0.015, 0.001)) == "SHORT"
+    assert verdict("Matern-5/2", 8, (0.005, 0.001)) == "ok"
+    assert verdict("Matern-5/2", 8, (0.006, 0.001)) == "SHORT"
+    assert gram.against_botorch("RBF", 1, {"sobol": (1.0, 0.1)}) == ""
+    root, error = gram._root(np.array([4.0, 16.0]))
+    assert (root, error) == pytest.approx((10**0.5, 6 / (2 * 10**0.5)))
 
 
 def rotated(values: np.ndarray, seed: int) -> np.ndarray:
