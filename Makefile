@@ -9,12 +9,14 @@ PIP    := $(RUN)/python -m pip --disable-pip-version-check --quiet
 # The threads of OpenBLAS get in each other's way on small matrices (README, limits).
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-notebooks lint types wheel notebooks bench clean
+PYTEST := $(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=pyrox
+
+.PHONY: help demo test test-exhaustive test-all lint types wheel notebooks bench clean
 
 help:
 	@echo "make demo       sample posterior functions of the motorcycle data; writes pyrox-demo.png"
-	@echo "make test       run the tests, with coverage"
-	@echo "make test-notebooks   run the notebooks, shortened, from clean kernels"
+	@echo "make test       whether pyrox works, in minutes"
+	@echo "make test-all   every test: also long statistics, all kernels under all transforms, notebooks"
 	@echo "make lint       ruff: style and format"
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
@@ -49,11 +51,14 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.test
 	@echo "Running the tests: a few minutes ..."
-	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --ignore=tests/test_notebooks.py --cov=pyrox --cov-report=term-missing:skip-covered --cov-fail-under=95
+	@$(PYTEST) -m "not exhaustive" --cov-report=
 
-# Apart from the others: they take minutes and rarely find what the others do not.
-test-notebooks: $(VENV)/.test
-	@$(RUN)/python -m pytest --numprocesses=2 tests/test_notebooks.py
+# What `make test` leaves out; the coverage is that of both.
+test-exhaustive: $(VENV)/.test
+	@$(PYTEST) -m exhaustive --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=98
+
+test-all: test
+	@$(MAKE) --no-print-directory test-exhaustive
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .

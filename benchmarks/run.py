@@ -93,13 +93,20 @@ def _whole_processes(libraries: Sequence[str], repeats: int) -> dict[str, list[f
     times: dict[str, list[float]] = {library: [] for library in libraries}
     for _ in range(repeats):
         for library in libraries:
-            times[library].append(whole_process(library))
+            times[library].append(whole_process(first_values(library)))
     return times
 
 
-def whole_process(library: str, folder: pathlib.Path | None = None) -> float:
-    """Seconds from an empty process to its end, with the first values in it."""
-    command = [sys.executable, "-m", "benchmarks.first_values", library]
+def first_values(library: str) -> list[str]:
+    """What Python is told, to get from an empty process to the first values."""
+    return ["-m", "benchmarks.first_values", library]
+
+
+def whole_process(
+    arguments: Sequence[str], folder: pathlib.Path | None = None
+) -> float:
+    """Seconds from an empty process of Python to its end."""
+    command = [sys.executable, *arguments]
     start = time.perf_counter()
     subprocess.run(
         command, check=True, env=_ENVIRONMENT, cwd=folder, capture_output=True

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demonstration; see `pyrox._cli.main`."""
+    """Run the demonstration; see `pyrox._demo.cli.main`."""
     # JAX factors matrices on a CPU with SciPy's OpenBLAS, which wakes a thread on every
     # core for a 133 x 133 matrix already; on two busy cores NUTS took 111 s so, and
     # 20 s with one thread. It reads this when it is loaded: before JAX is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from . import _cli
+    from ._demo import cli
 
-    return _cli.main(argv)
+    return cli.main(argv)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import norm
 
 from pyrox import gp
-from pyrox.gp import _pathwise
+from pyrox.gp._paths import samplers
 
 
 @contextlib.contextmanager
@@ -257,8 +257,8 @@ class UnitVectors:
 def eager_samplers(monkeypatch: Any) -> None:
     """Run the samplers uncompiled: a jit cache would keep what a test puts in them."""
     for name in ("_draw_exact", "_draw_prior", "_draw_sparse"):
-        uncompiled = inspect.unwrap(getattr(_pathwise, name))
-        monkeypatch.setattr(_pathwise, name, uncompiled)
+        uncompiled = inspect.unwrap(getattr(samplers, name))
+        monkeypatch.setattr(samplers, name, uncompiled)
 
 
 def relative_error(got: Any, want: Any) -> float:
@@ -339,5 +339,5 @@ BROKEN = {
 
 
 def break_matheron(monkeypatch: Any, mistake: str) -> None:
-    broken = BROKEN[mistake](_pathwise.matheron)
-    monkeypatch.setattr(_pathwise, "matheron", broken)
+    broken = BROKEN[mistake](samplers.matheron)
+    monkeypatch.setattr(samplers, "matheron", broken)

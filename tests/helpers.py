@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pytest
 
 from pyrox.gp import RBF, ActiveDims, Matern
 
@@ -35,6 +36,22 @@ def kernels(in_size: int) -> dict:
 
 
 KERNELS = tuple(kernels(1))
+
+
+def few_of(values, *quick, whole=False):
+    """`values` as parameters of a test, of which `make test` takes the `quick` ones and
+    `make test-all` takes all. A tuple is one value for each name, or `whole` one."""
+    values = list(values)
+    assert set(quick) <= set(values)
+
+    def param(value):
+        parts = value if isinstance(value, tuple) and not whole else (value,)
+        return pytest.param(*parts, marks=() if value in quick else _EXHAUSTIVE)
+
+    return [param(value) for value in values]
+
+
+_EXHAUSTIVE = pytest.mark.exhaustive
 
 
 def inputs(n: int, in_size: int, seed: int = 0, low: float = 0.0, high: float = 2.0):

@@ -32,6 +32,8 @@ from benchmarks.accuracy_problem import (
 )
 from benchmarks.cases import CASES, SMALL, SWEEPS, Case
 
+pytestmark = pytest.mark.exhaustive
+
 TASKS = {case.task: case for case in reversed(SMALL) if case.task != "first_values"}
 EVALUATE = TASKS["evaluate"]
 
@@ -238,8 +240,9 @@ def test_the_first_values_are_values():
 def test_an_earlier_commit_takes_turns_with_the_code_at_hand():
     with before.checked_out("HEAD") as folder:
         assert (folder / "pyrox" / "gp" / "__init__.py").exists()
-        seconds = before.turns(EVALUATE, [folder, folder], 2)
-    assert seconds.shape == (2, 2) and (seconds > 0).all()
+        for case in (before.IMPORT, EVALUATE):
+            seconds = before.turns(case, [folder, folder], 2)
+            assert seconds.shape == (2, 2) and (seconds > 0).all()
     assert not folder.exists()
 
 

@@ -88,6 +88,7 @@ def test_the_folder_has_notebooks():
     assert NOTEBOOKS
 
 
+@pytest.mark.exhaustive
 @every_notebook
 def test_runs_from_a_clean_kernel(path):
     notebook = nbformat.read(path, as_version=4)

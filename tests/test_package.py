@@ -1,4 +1,4 @@
-"""The house: imports, sizes, texts, the README's own programs."""
+"""The package: what importing it does, its names, the README's own programs."""
 
 import ast
 import importlib
@@ -81,79 +81,6 @@ def test_names_are_those_of_the_stub():
         getattr(pyrox.gp, "Rbf")  # noqa: B009
 
 
-def imports_of(path: pathlib.Path) -> set[str]:
-    """The modules of this package that a file imports, anywhere in it."""
-    package = ".".join(path.relative_to(ROOT).parts[:-1])
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join(parents) if node.level else ""
-            module = ".".join(filter(None, [base, node.module]))
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
-def module_name(path: pathlib.Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def first_circle(graph: dict[str, set[str]]) -> list[str]:
-    """The modules of a circle of imports, empty if there is none."""
-    done: set[str] = set()
-
-    def visit(module: str, trail: list[str]) -> list[str]:
-        if module in trail:
-            return [*trail[trail.index(module) :], module]
-        if module in done:
-            return []
-        for target in sorted(graph[module]):
-            circle = visit(target, [*trail, module])
-            if circle:
-                return circle
-        done.add(module)
-        return []
-
-    return next((c for m in graph if (c := visit(m, []))), [])
-
-
-def test_imports_run_one_way():
-    modules = {module_name(path): path for path in SOURCES}
-    graph = {
-        name: {m for m in imports_of(path) if m in modules and m != name}
-        for name, path in modules.items()
-    }
-    assert first_circle(graph) == []
-    assert graph["pyrox.gp._solve"] == {"pyrox.gp._lapack"}
-    assert graph["pyrox.gp._pathwise"] >= {"pyrox.gp._exact", "pyrox.gp._features"}
-
-
-def test_a_circle_would_be_found():
-    assert first_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_a_file_is_a_concept(path):
-    assert len(path.read_text().splitlines()) <= 400
-
-
-def long_functions(path: pathlib.Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[bool(ast.get_docstring(node)) :]
-            if body and (body[-1].end_lineno or 0) - body[0].lineno >= 60:
-                found.append(node.name)
-    return found
-
-
-def test_functions_are_short():
-    assert [name for path in SOURCES for name in long_functions(path)] == []
-
-
 def test_no_text_tells_to_install_the_other_project():
     texts = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "Makefile"]
     for path in [*texts, *SOURCES, *(ROOT / "notebooks").glob("*.ipynb")]:
@@ -227,6 +154,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.exhaustive
 def test_shapes_of_every_signature_hold():
     """Runs the library with its jaxtyping annotations enforced by beartype."""
     done = subprocess.run(

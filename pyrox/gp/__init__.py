@@ -15,7 +15,9 @@ import jax
 _STUB = Path(__file__).with_suffix(".pyi").read_text()
 _ROOMS = {
     name: room
-    for room, names in re.findall(r"^from (\.\w+) import (.+)", _STUB, re.MULTILINE)
+    for room, names in re.findall(
+        r"^from (\S+) import (\([^)]*|.+)", _STUB, re.MULTILINE
+    )
     for name in re.findall(r"as (\w+)", names)
 }
 

@@ -1,0 +1,1 @@
+"""What functions are for: where to measure next."""

@@ -1,0 +1,1 @@
+"""Feature maps, and the bases that choose their frequencies."""

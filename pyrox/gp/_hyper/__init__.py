@@ -1,0 +1,1 @@
+"""The ground: checks and their sentences, hyperparameters, their priors."""

@@ -1,0 +1,1 @@
+"""Hyperparameters from data: inside NumPyro models, and by optimisation."""

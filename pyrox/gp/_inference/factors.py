@@ -1,0 +1,298 @@
+"""Gaussian processes inside NumPyro models: factors and latent functions."""
+
+import functools
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from .._hyper.checks import as_noise, as_values, common_dtype
+from .._hyper.parameters import (
+    constraint_of,
+    hyperparameter_fields,
+    map_modules,
+    replace,
+    site,
+    valid,
+)
+from .._hyper.priors import sample_hyperparameters
+from .._posterior.derivatives import (
+    Derivatives,
+    DerivativeSites,
+    gram,
+    observe,
+    require_derivatives,
+)
+from .._posterior.exact import GPPrior
+from .._posterior.guide import AbstractGuide, as_guide
+from .._posterior.mean import mean_at
+from .._posterior.sparse import SparseGPPrior
+from .._solvers.cholesky import CholeskyFactor, guarded_factor
+
+Tree = TypeVar("Tree")
+
+
+class _Whole(dist.Unit):
+    """A log-density that counts once: a plate may not repeat it."""
+
+    def expand(self, batch_shape):
+        raise ValueError(
+            "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
+            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would "
+            "count it once for every element. Move it out of the plate; for several "
+            "outputs loop over them, each factor with a name of its own."
+        )
+
+
+def _factor(name: str, log_density: Float[Array, ""]) -> None:
+    # As `numpyro.factor` does it, but for the plate.
+    unit, infer = _Whole(log_density), {"is_auxiliary": True}
+    numpyro.sample(name, unit, obs=unit.sample(None), infer=infer)
+
+
+def gp_factor(
+    name: str,
+    prior: GPPrior,
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    derivatives: Derivatives | None = None,
+) -> GPPrior:
+    """Adds log p(y | X) with the function integrated out to a NumPyro model.
+
+    Priors set on the kernel become sample sites; a hyperparameter without one is a
+    constant. To train one by SVI pass `RBF(init_lengthscale=numpyro.param(...))`.
+
+    Args:
+        name: the name of the factor's site.
+        prior: the process at the inputs of the data.
+        y: observed values.
+        noise_var: variance of the noise, () or (N,); a number or a sampled value.
+        derivatives: observed partial derivatives, with noise of their own.
+
+    Returns:
+        `prior` with values for its hyperparameters, ready for `condition`.
+
+    Raises:
+        ValueError: shapes that do not fit; a plate around it. Values that make the
+            density impossible to compute give `-inf`, so that a sampler walks on.
+
+    Cost: that of `GPPrior.log_marginal_likelihood`, at each evaluation of the model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro.distributions as dist
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, GPPrior, gp_factor
+        >>> def model(X, y):
+        ...     kernel = RBF().with_priors(lengthscale=dist.LogNormal(0.0, 1.0))
+        ...     gp_factor("obs", GPPrior(kernel, X), y, noise_var=0.1)
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> with handlers.seed(rng_seed=0):
+        ...     sites = handlers.trace(model).get_trace(X, y)
+        >>> list(sites)
+        ['RBF.lengthscale', 'obs']
+    """
+    prior = sample_hyperparameters(prior)
+    _factor(name, prior.log_marginal_likelihood(y, noise_var, derivatives))
+    return prior
+
+
+def gp_sample(
+    name: str, prior: GPPrior, whitened: bool = True
+) -> Float[Array, "... N"]:
+    """Samples the latent values f(X) of a NumPyro model, for any likelihood.
+
+    Whitened, the site is `f"{name}_whitened"`, standard normal, and f = mean + L z is a
+    deterministic site `name`: what NUTS and SVI prefer. Otherwise the site `name` is
+    multivariate normal. Within plates one function is drawn for each element.
+
+    Args:
+        name: the name of the latent function.
+        prior: the process at the inputs of the data.
+        whitened: how it is parametrised.
+
+    Returns:
+        f(X), of shape (N,), plates in front.
+
+    Cost: O(N^3) at each evaluation of the model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, GPPrior, gp_sample
+        >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0], [2.0]]))
+        >>> with handlers.seed(rng_seed=0):
+        ...     gp_sample("f", prior).shape
+        (3,)
+    """
+    prior = sample_hyperparameters(prior)
+    mean, lower, ok = _latent(prior)
+    numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
+    if not whitened:
+        joint = dist.MultivariateNormal(mean, scale_tril=lower)
+        return jnp.asarray(numpyro.sample(name, joint))
+    standard = dist.Normal(jnp.zeros_like(mean), 1).to_event(1)
+    z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
+    f = mean + jnp.einsum("ij,...j->...i", lower, z)
+    return jnp.asarray(numpyro.deterministic(name, f))
+
+
+@jax.jit
+def _latent(prior: GPPrior) -> tuple[Array, Array, Array]:
+    K = prior.kernel(prior.X, prior.X)
+    root, ok = guarded_factor(K, jnp.asarray(prior.jitter, K.dtype))
+    return mean_at(prior.mean_fn, prior.X), root.lower, ok & valid(prior.kernel)
+
+
+def gp_derivatives(
+    name: str,
+    prior: GPPrior,
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    X: Real[ArrayLike, "M D"],
+    dims: int | Sequence[int],
+) -> tuple[GPPrior, Float[Array, " M"]]:
+    """Samples derivatives of f given y in a NumPyro model, and adds log p(y | X).
+
+    For what is known of derivatives beside values of them: that they are positive, or
+    bounded. What is known is a likelihood that the model adds, a probit for each sign
+    (Riihimaki & Vehtari 2010, eq. 6):
+
+        numpyro.factor("increasing", log_ndtr(slopes / 1e-3).sum())
+
+    The site `f"{name}_whitened"` is standard normal, which NUTS likes, and the
+    derivatives are a deterministic site `name`. Functions that keep to a draw of them
+    are those of `prior.condition(y, noise_var, Derivatives(X, dims, draw, 1e-6))`.
+
+    Args:
+        name: the name of the derivatives' site.
+        prior: the process at the inputs of the data.
+        y: observed values.
+        noise_var: variance of their noise, () or (N,).
+        X: where derivatives are taken, one row each.
+        dims: the input that each is taken by, from 0; one number stands for all.
+
+    Returns:
+        `prior` with values for its hyperparameters, and the derivatives, (M,).
+
+    Raises:
+        ValueError: shapes that do not fit; a kernel whose functions have no derivative;
+            a plate around it.
+
+    Cost: O((N + M)^3) at each evaluation of the model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, GPPrior, gp_derivatives
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> Z = jnp.linspace(0, 1, 5)[:, None]
+        >>> with handlers.seed(rng_seed=0):
+        ...     prior, slopes = gp_derivatives("slope", GPPrior(RBF(), X), y, 0.1, Z, 0)
+        >>> slopes.shape
+        (5,)
+    """
+    call, n = "gp_derivatives", prior.X.shape[0]
+    prior = sample_hyperparameters(prior)
+    require_derivatives(call, prior.kernel, 1)
+    y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
+    noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+    sites = DerivativeSites(call, X, dims)
+    standard = dist.Normal(jnp.zeros(len(sites.dims), y.dtype), 1).to_event(1)
+    z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
+    slopes, log_density = _derivatives_given(prior, y, noise_var, sites, z)
+    _factor(f"{name}_data", log_density)
+    return prior, jnp.asarray(numpyro.deterministic(name, slopes))
+
+
+@jax.jit
+def _derivatives_given(
+    prior: GPPrior, y: Array, noise_var: Array, sites: DerivativeSites, z: Array
+) -> tuple[Array, Array]:
+    """Derivatives given y, of whitened values z, and log p(y): from one factor of the
+    covariance of both, y first."""
+    dtype, n = common_dtype(prior.X, y), y.shape[0]
+    X, sites, y, noise_var, z = jax.tree.map(
+        lambda leaf: leaf.astype(dtype), (prior.X, sites, y, noise_var, z)
+    )
+    noise = [jnp.broadcast_to(noise_var, (n,)), jnp.zeros_like(z)]
+    K = gram(prior.kernel, X, sites).astype(dtype)
+    root, ok = guarded_factor(K, prior.jitter + jnp.concatenate(noise))
+    ok = ok & valid(prior.kernel) & jnp.all(noise_var > 0)
+    mean = observe(functools.partial(mean_at, prior.mean_fn), X, sites)
+    data, lower = CholeskyFactor(root.lower[:n, :n]), root.lower[n:]
+    residual = y - mean[:n]
+    whitened = jnp.concatenate([data.whiten(residual[:, None])[:, 0], z])
+    value = data.log_density(residual)
+    value = jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
+    return mean[n:] + lower @ whitened, value
+
+
+def svgp_factor(
+    name: str,
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    X: Real[ArrayLike, "N D"],
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    n_total: int | None = None,
+) -> tuple[SparseGPPrior, AbstractGuide]:
+    """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
+
+    The guide's parameters become NumPyro params (`"FullRankGuide.mean"`), so SVI trains
+    q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
+    the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
+
+    The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
+    site_names(guide)})`.
+
+    Args:
+        name: the name of the factor's site.
+        prior: the process and its inducing inputs.
+        guide: q(u); its values start the training.
+        X: inputs of all data or of a minibatch.
+        y: their values.
+        noise_var: variance of the noise, () or (N,).
+        n_total: the number of data that a minibatch stands for.
+
+    Returns:
+        `prior` and `guide` with the values of this evaluation of the model.
+
+    Raises:
+        ValueError: shapes that do not fit; a guide of another size than Z; a plate
+            around it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from numpyro import handlers
+        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide, svgp_factor
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> def model():
+        ...     prior = SparseGPPrior(RBF(), Z=X)
+        ...     svgp_factor("obs", prior, WhitenedGuide.init(2), X, y, 0.1)
+        >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
+        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
+    """
+    as_guide("svgp_factor(guide=...)", guide, prior)
+    prior, guide = sample_hyperparameters(prior), _as_params(guide)
+    _factor(name, guide.elbo(prior, X, y, noise_var, n_total))
+    return prior, guide
+
+
+def _as_params(guide: Tree) -> Tree:
+    """`guide` with each of its parameters a NumPyro param."""
+
+    def param(module, field):
+        name, value = site(module, field.name), getattr(module, field.name)
+        constraint = constraint_of(field)
+        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
+
+    def register(module):
+        fields = hyperparameter_fields(module)
+        return replace(module, {f.name: param(module, f) for f in fields})
+
+    return map_modules(register, guide)

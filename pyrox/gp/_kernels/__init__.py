@@ -1,0 +1,1 @@
+"""Covariance functions: the abstract kernel and its algebra, one family a file."""

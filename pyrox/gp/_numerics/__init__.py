@@ -1,0 +1,1 @@
+"""Arrays in, arrays out, and no word of Gaussian processes."""

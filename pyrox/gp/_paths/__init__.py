@@ -1,0 +1,1 @@
+"""Posteriors as functions: drawn paths, samplers, the certificate of their error."""

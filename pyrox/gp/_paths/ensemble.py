@@ -1,0 +1,163 @@
+"""Paths over the draws of hyperparameters: the functions with those integrated out."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from .._features.basis import AbstractBasis
+from .._features.by_name import as_basis
+from .._hyper.checks import as_count, as_inputs, common_dtype, require_inside
+from .._numerics.blocks import block_rows, map_batches
+from .._numerics.closure import Programs
+from .._posterior.exact import ConditionedGP
+from .path import OUTSIDE, PathwiseFunction, evaluate
+from .samplers import PathwiseSampler
+
+
+class PathwiseEnsemble(eqx.Module):
+    """Functions of many posteriors, `n_paths` for each draw of the hyperparameters.
+
+    `paths(X)` is (B, S, N) for B draws; `paths[b]` is the PathwiseFunction of draw b;
+    `len(paths)` is B. Evaluated in batches of draws and blocks of rows, in flat memory.
+    """
+
+    paths: PathwiseFunction
+    batch_size: int = eqx.field(static=True)
+
+    def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "B S N"]:
+        """The values of every path of every draw at every row of `X`.
+
+        Cost: B times that of a PathwiseFunction.
+        """
+        X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
+        X = require_inside(X, "paths(X)", self.paths.domain, OUTSIDE)
+        return _evaluate(self, X)
+
+    def __len__(self) -> int:
+        return self.paths.feature_weights.shape[0]
+
+    def __getitem__(self, index: int) -> PathwiseFunction:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`paths[{index}]`: there are {len(self)} draws, from 0.")
+        return jax.tree.map(lambda leaf: leaf[index], self.paths)
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def paths_over_draws(
+    key: PRNGKeyArray,
+    draws: Mapping[str, ArrayLike],
+    condition: Callable[[dict[str, Array]], ConditionedGP],
+    n_paths: int = 8,
+    n_features: int = 1024,
+    batch_size: int = 16,
+    basis: AbstractBasis | str = "grid",
+) -> PathwiseEnsemble:
+    """Posterior functions with the hyperparameters integrated out.
+
+    For each draw of the hyperparameters `n_paths` functions of the posterior at that
+    draw, each draw with frequencies of its own. All of it is one compiled program,
+    which serves any draws of the same shapes. A `condition` that reads other data than
+    at the last call is compiled anew; to compile once for any data, pass them through
+    `jit`, evaluation included if you like:
+
+        jax.jit(lambda key, draws, y: paths_over_draws(
+            key, draws, lambda draw: substitute(prior, draw).condition(y, 0.1))(X))
+
+    Args:
+        key: a PRNG key.
+        draws: what `mcmc.get_samples()` returns: arrays with one leading axis of draws.
+        condition: from one draw, a dict of values, to what `GPPrior.condition` returns.
+        n_paths: S, functions for each draw.
+        n_features: F, feature columns, even.
+        batch_size: how many draws are worked on at once. Memory grows with it, not with
+            the number of draws; what is kept for a draw is S (N + F) numbers.
+        basis: how features are chosen, as in `PathwiseSampler`. On a grid `paths(X)`
+            raises for points outside the domain of any draw.
+
+    Returns:
+        A callable: `paths(X)` is (B, S, N) for B draws.
+
+    Raises:
+        ValueError: no draws, or leading axes that differ; a `condition` that returns
+            something else; and all that `condition` raises.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior, paths_over_draws, substitute
+        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
+        >>> prior = GPPrior(RBF(), X)
+        >>> draws = {"RBF.lengthscale": jnp.array([0.5, 0.7, 0.9])}
+        >>> def condition(draw):
+        ...     return substitute(prior, draw).condition(y, noise_var=0.1)
+        >>> paths = paths_over_draws(jax.random.key(0), draws, condition)
+        >>> paths(jnp.linspace(0, 1, 20)[:, None]).shape
+        (3, 8, 20)
+    """
+    n_paths = as_count("paths_over_draws(n_paths=...)", n_paths)
+    batch_size = as_count("paths_over_draws(batch_size=...)", batch_size)
+    arrays = {name: jnp.asarray(values) for name, values in draws.items()}
+    n_draws = _count_draws(arrays)
+
+    keys = jr.split(key, n_draws)
+    basis = as_basis("paths_over_draws(basis=...)", basis)
+    sizes = n_paths, n_features, batch_size
+    paths = _programs.run(condition, keys, arrays, basis, *sizes)
+    return PathwiseEnsemble(paths, batch_size)
+
+
+def _build(condition: Callable[[dict[str, Array]], ConditionedGP]) -> Callable:
+    """The compiled program of a `condition`."""
+
+    def draw_paths(keys, draws, basis, n_paths, n_features, batch_size):
+        def one(key_and_draw):
+            key, draw = key_and_draw
+            posterior = _as_posterior(condition(draw))
+            sampler = PathwiseSampler(posterior, n_features, basis)
+            return sampler.sample_paths(key, n_paths)
+
+        return map_batches(one, (keys, draws), batch_size)
+
+    return jax.jit(draw_paths, static_argnums=(3, 4, 5))
+
+
+_programs = Programs(_build)
+
+
+def _count_draws(draws: Mapping[str, Array]) -> int:
+    shapes = {name: values.shape for name, values in draws.items()}
+    counts = {shape[:1] for shape in shapes.values()}
+    if len(counts) != 1 or counts <= {(), (0,)}:
+        raise ValueError(
+            "`paths_over_draws(draws=...)` must be arrays with one leading axis "
+            f"of draws, at least one. Got {shapes}. Pass `mcmc.get_samples()`."
+        )
+    return counts.pop()[0]
+
+
+def _as_posterior(posterior: Any) -> ConditionedGP:
+    if not isinstance(posterior, ConditionedGP):
+        raise ValueError(
+            "`paths_over_draws(condition=...)` must return what `GPPrior.condition` "
+            f"returns. Got a {type(posterior).__name__}. Pass "
+            "`lambda draw: substitute(prior, draw).condition(y, noise_var)`, say."
+        )
+    return posterior
+
+
+@jax.jit
+def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
+    weights = ensemble.paths.feature_weights, ensemble.paths.update_weights
+    X = X.astype(common_dtype(X, *weights))
+    n_columns = sum(w.shape[-1] for w in weights)
+    rows = block_rows("paths", None, n_columns, X.dtype)
+    together = max(1, min(ensemble.batch_size, rows // X.shape[0]))
+    one = functools.partial(evaluate, X=X, block_size=rows)
+    return map_batches(one, ensemble.paths, together)

@@ -1,0 +1,1 @@
+"""Gaussian processes before and after data: exact ones, sparse ones, their moments."""

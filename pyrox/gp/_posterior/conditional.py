@@ -1,0 +1,122 @@
+"""The moments of a Gaussian process given observations: algebra, nothing checked."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._kernels.kernel import AbstractKernel
+from .._solvers.cholesky import CholeskyFactor
+from .derivatives import (
+    Derivatives,
+    DerivativeSites,
+    along,
+    by_each_input,
+    cross_gram,
+    gram,
+    observe,
+    with_derivatives,
+)
+from .mean import mean_at
+
+
+class Conditional(eqx.Module):
+    """f given what was observed of it: values at X, derivatives at the sites.
+
+    `factor` is that of the observations' covariance, noise included; `weights` its
+    inverse times what was observed, less the mean (Rasmussen & Williams 2006, eqs. 2.25
+    and 2.26).
+    """
+
+    kernel: AbstractKernel
+    mean_fn: Callable
+    X: Float[Array, "N D"]
+    sites: DerivativeSites | None
+    factor: CholeskyFactor
+    weights: Float[Array, " U"]
+
+    def cross(self, X: Float[Array, "M D"]) -> Float[Array, "M U"]:
+        """Cov of f(X) with everything that was observed."""
+        return cross_gram(self.kernel, X, self.X, self.sites)
+
+    def mean(self, X: Float[Array, "M D"]) -> Float[Array, " M"]:
+        return mean_at(self.mean_fn, X) + self.cross(X) @ self.weights
+
+    def var(self, X: Float[Array, "M D"]) -> Float[Array, " M"]:
+        explained = self.factor.whiten(self.cross(X).T)
+        return jnp.maximum(self.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
+
+    def cov(self, X: Float[Array, "M D"]) -> Float[Array, "M M"]:
+        explained = self.factor.whiten(self.cross(X).T)
+        return self.kernel(X, X) - explained.T @ explained
+
+    def leave_one_out_log_density(self) -> Float[Array, " U"]:
+        identity = jnp.eye(self.weights.shape[0], dtype=self.weights.dtype)
+        inverse_root = self.factor.whiten(identity)
+        precision = jnp.sum(inverse_root**2, axis=0)
+        # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
+        misfit = self.weights**2 / precision
+        return -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
+
+    def derivatives(
+        self, sites: DerivativeSites
+    ) -> tuple[Float[Array, " S"], Float[Array, "S S"]]:
+        """Mean and covariance of the derivatives at other sites, jointly."""
+        explained = self.factor.whiten(along(self.cross, sites).T)
+        prior = along(lambda X: along(lambda Z: self.kernel(X, Z).T, sites).T, sites)
+        return along(self.mean, sites), prior - explained.T @ explained
+
+    def value_and_gradient(
+        self, X: Float[Array, "M D"]
+    ) -> tuple[Float[Array, "M 1+D"], Float[Array, "M 1+D 1+D"]]:
+        """Mean and covariance of (f, its gradient) at each row alone."""
+        n, width = X.shape[0], 1 + X.shape[1]
+        columns = jnp.moveaxis(_with_gradient(self.cross, X), 1, 0)
+        explained = self.factor.whiten(columns.reshape(-1, n * width))
+        explained = explained.reshape(-1, n, width)
+        cov = jax.vmap(self._prior_covariance)(X)
+        cov = cov - jnp.einsum("und,une->nde", explained, explained)
+        # What rounding took below zero is cut off, as in `var`.
+        own = jnp.eye(width, dtype=bool)[None]
+        cov = jnp.where(own, jnp.maximum(cov, 0), cov)
+        return _with_gradient(self.mean, X), cov
+
+    def _prior_covariance(self, x: Float[Array, " D"]) -> Float[Array, "1+D 1+D"]:
+        """Of the value and the gradient at one point, before data."""
+
+        def with_gradient(f):
+            value, gradient = f(x), jax.jacfwd(f)(x)
+            return jnp.concatenate([value[..., None], gradient], axis=-1)
+
+        def row(a):
+            return with_gradient(lambda b: self.kernel(a[None], b[None])[0, 0])
+
+        return with_gradient(row)
+
+
+def _with_gradient(
+    f: Callable[[Array], Array], X: Float[Array, "M D"]
+) -> Float[Array, "M ... 1+D"]:
+    """`f(X)` and its derivative by each input along a new last axis, for an `f` that
+    treats rows alone."""
+
+    slopes = by_each_input(f)(X)
+    return jnp.concatenate([f(X)[..., None], slopes], axis=-1)
+
+
+def observed(
+    kernel: AbstractKernel,
+    mean_fn: Callable,
+    X: Float[Array, "N D"],
+    y: Float[Array, " N"],
+    noise_var: Float[Array, "..."],
+    derivatives: Derivatives | None,
+) -> tuple[Float[Array, "U U"], Float[Array, "..."], Float[Array, " U"]]:
+    """Of all that was observed: the covariance without noise, the variances of the
+    noise, and the difference from the mean."""
+    values, variances = with_derivatives(y, noise_var, derivatives)
+    sites = None if derivatives is None else derivatives.sites
+    mean = observe(lambda X: mean_at(mean_fn, X), X, sites)
+    return gram(kernel, X, sites).astype(y.dtype), variances, values - mean

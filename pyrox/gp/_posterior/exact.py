@@ -1,0 +1,371 @@
+"""The prior over functions at some inputs, and the same prior given data."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from .._hyper.checks import (
+    as_count,
+    as_inputs,
+    as_noise,
+    as_values,
+    common_dtype,
+    require_finite,
+    require_ok,
+)
+from .._hyper.parameters import require_valid, valid
+from .._hyper.priors import sample_hyperparameters
+from .._kernels.kernel import AbstractKernel
+from .._numerics.blocks import block_rows
+from .._numerics.safe_sqrt import safe_sqrt
+from .._solvers.cholesky import (
+    CholeskyFactor,
+    factor,
+    guarded_factor,
+    positive_definite,
+)
+from .._solvers.joint_draw import draw
+from . import moments
+from .conditional import Conditional, observed
+from .derivatives import Derivatives, DerivativeSites, checked, require_derivatives
+from .mean import mean_at
+from .process import as_process
+
+
+class GPPrior(eqx.Module):
+    """A Gaussian-process prior f ~ GP(mean_fn, kernel), looked at in the inputs X.
+
+    Args:
+        kernel: the covariance function.
+        X: inputs, one row a point; one input dimension is `X[:, None]`.
+        mean_fn: any callable (N, D) -> (N,), zero by default. An Equinox module keeps
+            its arrays as trainable leaves; a plain function is static, so define it
+            once: a new one is a new program to compile.
+        jitter: a variance added to the diagonal of the Gram matrix, so that its factor
+            exists in floating point. The draws carry it too.
+
+    Raises:
+        ValueError: an X that is not (N, D), is empty, or has NaN or inf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior
+        >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0]]))
+        >>> posterior = prior.condition(jnp.array([1.0, -1.0]), noise_var=0.01)
+        >>> posterior.predict_mean(jnp.array([[0.5]])).shape
+        (1,)
+    """
+
+    kernel: AbstractKernel
+    X: Float[Array, "N D"]
+    mean_fn: Callable
+    jitter: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        kernel: AbstractKernel,
+        X: Real[ArrayLike, "N D"],
+        mean_fn: Callable | None = None,
+        jitter: float = 1e-6,
+    ):
+        parts = as_process("GPPrior", kernel, mean_fn, jitter)
+        self.kernel, self.mean_fn, self.jitter = parts
+        self.X = as_inputs("GPPrior(X=...)", X, at_run_time=False)
+
+    def condition(
+        self,
+        y: Real[ArrayLike, " N"],
+        noise_var: Real[ArrayLike, "..."],
+        derivatives: Derivatives | None = None,
+    ) -> "ConditionedGP":
+        """The posterior given y = f(X) + e, e ~ N(0, noise_var).
+
+        Priors on hyperparameters become NumPyro sites here, once.
+
+        Args:
+            y: observed values.
+            noise_var: variance of the noise, one or one for each value.
+            derivatives: observed partial derivatives, with noise of their own; the
+                jitter is added to their variances, too.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
+                priors without values, derivatives of functions that have none, a Gram
+                matrix that cannot be factored. Under `jit` errors of value are raised
+                when the program runs.
+
+        Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N.
+        """
+        call = "GPPrior.condition"
+        prior = sample_hyperparameters(self)
+        n = prior.X.shape[0]
+        y = as_values(f"{call}(y=...)", y, n)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n)
+        derivatives = checked(call, derivatives, prior.kernel, prior.X)
+        y = require_valid(call, prior.kernel, y)
+        X = require_finite(prior.X, "GPPrior(X=...)")
+        prior = eqx.tree_at(lambda p: p.X, prior, X)
+        posterior, ok = _factored(prior, y, noise_var, derivatives)
+        sentence = positive_definite(call, prior.jitter, X)
+        weights = require_ok(posterior.weights, ok, sentence)
+        return eqx.tree_at(lambda p: p.weights, posterior, weights)
+
+    def log_marginal_likelihood(
+        self,
+        y: Real[ArrayLike, " N"],
+        noise_var: Real[ArrayLike, "..."],
+        derivatives: Derivatives | None = None,
+    ) -> Float[Array, ""]:
+        """log N(y; mean(X), K + (jitter + noise_var) I), or `-inf` if not computable.
+
+        With derivatives it is the density of all observations together.
+
+        A log-density for samplers to walk on: traced hyperparameters or noise outside
+        their domain, and a Gram matrix that has no factor, make it `-inf` instead of an
+        error. Rasmussen & Williams 2006, eq. 2.30.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf in a concrete y.
+
+        Cost: as `condition`, with a second factorisation that keeps gradients finite.
+        """
+        call, n = "GPPrior.log_marginal_likelihood", self.X.shape[0]
+        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+        prior = sample_hyperparameters(self)
+        derivatives = checked(call, derivatives, prior.kernel, prior.X)
+        return _log_density(prior, y, noise_var, derivatives)
+
+    def sample(self, key: PRNGKeyArray, n_samples: int = 1) -> Float[Array, "S N"]:
+        """Joint draws of f(X) from the prior, exact.
+
+        Cost: N^3 operations, N^2 memory. For draws that can be evaluated anywhere use
+        `PathwiseSampler(prior)`.
+        """
+        n_samples = as_count("GPPrior.sample(n_samples=...)", n_samples)
+        prior = sample_hyperparameters(self)
+        X = require_valid("GPPrior.sample", prior.kernel, prior.X)
+        return draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
+
+
+class ConditionedGP(eqx.Module):
+    """A Gaussian process given data, factored once; what `GPPrior.condition` returns.
+
+    Predictions are of the function f, without observation noise.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, GPPrior
+        >>> X = jnp.array([[0.0], [1.0]])
+        >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+        >>> mean, var = posterior.predict(jnp.array([[0.0], [9.0]]))
+        >>> mean.shape, var.shape
+        ((2,), (2,))
+    """
+
+    prior: GPPrior
+    y: Float[Array, " N"]
+    noise_var: Float[Array, "..."]
+    factor: CholeskyFactor
+    weights: Float[Array, " U"]
+    derivatives: Derivatives | None = None
+
+    @property
+    def X(self) -> Float[Array, "N D"]:
+        """The inputs that it was conditioned on."""
+        return self.prior.X
+
+    @property
+    def kernel(self) -> AbstractKernel:
+        """The covariance function of the prior."""
+        return self.prior.kernel
+
+    def predict_mean(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """E[f(X) | y].
+
+        Cost: O(M N) time; memory of one block of rows, which `block_size` overrides.
+        """
+        X = self._query("predict_mean", X)
+        size = self._rows("predict_mean", X, block_size)
+        return moments.mean(self._conditional(), X, block_size=size)
+
+    def predict_var(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """Var[f(x) | y] at each row; rounding below zero is cut off.
+
+        Cost: O(M N^2) time; memory of one block of rows, which `block_size` overrides.
+        """
+        X = self._query("predict_var", X)
+        size = self._rows("predict_var", X, block_size)
+        return moments.var(self._conditional(), X, block_size=size)
+
+    def predict(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+        """`predict_mean` and `predict_var`."""
+        X = self._query("predict", X)
+        size = self._rows("predict", X, block_size)
+        given = self._conditional()
+        mean = moments.mean(given, X, block_size=size)
+        return mean, moments.var(given, X, block_size=size)
+
+    def predict_std(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> Float[Array, " M"]:
+        """The root of `predict_var`; its gradient is zero where the variance is."""
+        return safe_sqrt(self.predict_var(X, block_size=block_size))
+
+    def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
+        """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
+        return moments.cov(self._conditional(), self._query("predict_cov", X))
+
+    def predict_gradient(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, "M D"], Float[Array, "M D D"]]:
+        """Mean and covariance of the gradient of f at each row, given y, by derivatives
+        of the kernel (Rasmussen & Williams 2006, section 9.4).
+
+        Raises:
+            ValueError: a kernel whose functions have no derivative (Matern-1/2).
+
+        Cost: 1 + D times that of `predict_var`.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior
+            >>> X = jnp.array([[0.0], [1.0]])
+            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+            >>> mean, cov = posterior.predict_gradient(jnp.array([[0.5]]))
+            >>> mean.shape, cov.shape
+            ((1, 1), (1, 1, 1))
+        """
+        mean, cov = self._value_and_gradient("predict_gradient", X, block_size)
+        return mean[:, 1:], cov[:, 1:, 1:]
+
+    def predict_value_and_gradient(
+        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, "M 1+D"], Float[Array, "M 1+D 1+D"]]:
+        """Mean and covariance of (f, df/dx_0, df/dx_1, ...) at each row, jointly."""
+        return self._value_and_gradient("predict_value_and_gradient", X, block_size)
+
+    def predict_derivatives(
+        self, X: Real[ArrayLike, "M D"], dims: int | Sequence[int]
+    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
+        """Mean and covariance of df/dx_{dims[i]} at X[i], joint over the rows.
+
+        Cost: O(M N^2 + M^2 N).
+        """
+        call = "ConditionedGP.predict_derivatives"
+        X = self._query("predict_derivatives", X)
+        require_derivatives(call, self.kernel, 1)
+        return moments.derivatives(self._conditional(), DerivativeSites(call, X, dims))
+
+    def sample(
+        self, key: PRNGKeyArray, X: Real[ArrayLike, "M D"], n_samples: int = 1
+    ) -> Float[Array, "S M"]:
+        """Joint draws of f(X) | y, exact.
+
+        The draw is defined at these points only; `PathwiseSampler` gives functions.
+
+        Cost: O(M N^2 + M^3) operations, O(M N + M^2) memory.
+        """
+        n_samples = as_count("ConditionedGP.sample(n_samples=...)", n_samples)
+        X = self._query("sample", X)
+        given, size = self._conditional(), self._rows("sample", X, None)
+        mean = moments.mean(given, X, block_size=size)
+        return draw(key, mean, moments.cov(given, X), n_samples)
+
+    def log_marginal_likelihood(self) -> Float[Array, ""]:
+        """log p(y | X), from the factor at hand."""
+        return _log_marginal(self)
+
+    def leave_one_out_log_density(self) -> Float[Array, " N"]:
+        """log p(y_i | all the others), noise included, for each value.
+
+        Rasmussen & Williams 2006, eqs. 5.10 to 5.12. Cost: O(N^3).
+        """
+        densities = moments.leave_one_out_log_density(self._conditional())
+        return densities[: self.y.shape[0]]
+
+    def _conditional(self) -> Conditional:
+        prior, derivatives = self.prior, self.derivatives
+        where = prior.X, None if derivatives is None else derivatives.sites
+        return Conditional(
+            prior.kernel, prior.mean_fn, *where, self.factor, self.weights
+        )
+
+    def _query(self, method: str, X: ArrayLike) -> Array:
+        if self.weights.ndim != 1:
+            raise ValueError(
+                f"`ConditionedGP.{method}(X)`: these posteriors are stacked, with "
+                f"leading axes {self.weights.shape[:-1]}. Map over them: "
+                f"`jax.vmap(lambda posterior: posterior.{method}(X))(posteriors)`."
+            )
+        X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
+        return X.astype(common_dtype(X, self.weights))
+
+    def _value_and_gradient(
+        self, method: str, X: ArrayLike, block_size: int | None
+    ) -> tuple[Array, Array]:
+        X = self._query(method, X)
+        require_derivatives(f"ConditionedGP.{method}", self.kernel, 1)
+        size = self._rows(method, X, block_size)
+        size = max(1, size // (1 + X.shape[1]))
+        found = moments.value_and_gradient(self._conditional(), X, block_size=size)
+        return found[:, 0], found[:, 1:]
+
+    def _rows(self, method: str, X: Array, block_size: int | None) -> int:
+        call = f"ConditionedGP.{method}"
+        return block_rows(call, block_size, self.weights.shape[0], X.dtype)
+
+
+@jax.jit
+def _factored(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[ConditionedGP, Array]:
+    prior, y, noise_var, derivatives = _of_one_type(prior, y, noise_var, derivatives)
+    K, variances, residual = _observed(prior, y, noise_var, derivatives)
+    root = factor(K, prior.jitter + variances)
+    weights = root.solve(residual[:, None])[:, 0]
+    parts = prior, y, noise_var, root, weights, derivatives
+    return ConditionedGP(*parts), root.succeeded()
+
+
+@jax.jit
+def _log_density(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> Array:
+    K, variances, residual = _observed(*_of_one_type(prior, y, noise_var, derivatives))
+    root, ok = guarded_factor(K, prior.jitter + variances)
+    ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
+    value = root.log_density(residual)
+    return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
+
+
+@jax.jit
+def _log_marginal(posterior: ConditionedGP) -> Array:
+    parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
+    return posterior.factor.log_density(_observed(*parts)[2])
+
+
+def _of_one_type(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[GPPrior, Array, Array, Derivatives | None]:
+    dtype = common_dtype(prior.X, y)
+    cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+    prior = eqx.tree_at(lambda p: p.X, prior, cast(prior.X))
+    return prior, cast(y), cast(noise_var), cast(derivatives)
+
+
+def _observed(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[Array, Array, Array]:
+    data = y, noise_var, derivatives
+    return observed(prior.kernel, prior.mean_fn, prior.X, *data)
