@@ -132,7 +132,8 @@ OBJECTS = {
         for name in guides()
     },
 }
-each_object = pytest.mark.parametrize("name", OBJECTS)
+QUICK = "GPPrior-plain-mean", "ConditionedGP", "PathwiseFunction", "FullRankGuide"
+each_object = pytest.mark.parametrize("name", few_of(OBJECTS, *QUICK))
 
 
 @each_object

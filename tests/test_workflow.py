@@ -18,7 +18,7 @@ from pyrox.gp import (
     gp_factor,
 )
 
-pytestmark = pytest.mark.numpyro
+pytestmark = [pytest.mark.numpyro, pytest.mark.exhaustive]
 
 N, NOISE = 24, 0.12**2
 GRID = np.linspace(-2, 2, 60)[:, None]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import few_of
 from scipy.stats import kstest, norm, qmc
 
 from pyrox.gp import (
@@ -150,7 +151,7 @@ def gram_error(kernel_name, basis_name, in_size):
 GAINS = [("RBF", 2, 6), ("RBF", 8, 2), ("Matern", 2, 2), ("Matern", 8, 1.3)]
 
 
-@pytest.mark.parametrize("kernel, in_size, gain", GAINS)
+@pytest.mark.parametrize("kernel, in_size, gain", few_of(GAINS, ("Matern", 2, 2)))
 def test_sobol_gains_over_chance(kernel, in_size, gain):
     iid = gram_error(kernel, "iid", in_size)
     assert gram_error(kernel, "sobol", in_size) < iid / gain

@@ -241,7 +241,7 @@ GUIDES = {
 }
 
 
-@pytest.mark.parametrize("name", few_of(GUIDES, "WhitenedGuide"))
+@pytest.mark.parametrize("name", few_of(GUIDES))
 def test_svi_trains_the_guide_the_inputs_and_the_hyperparameters_together(name, x64):
     guide, Z = GUIDES[name].init(7), np.linspace(-1.2, 1.2, 7)[:, None]
 

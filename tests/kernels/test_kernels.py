@@ -293,6 +293,7 @@ def test_harmonics_of_the_farthest_ranks_have_mass(dtype):
 # --- Paths, and kernels of the user's own -------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_paths_of_a_sum_of_all_kinds():
     """A trend, a season and a rest. The mean of the paths is the exact one: six
     standard errors at eight points, a false alarm in 6e7 runs."""

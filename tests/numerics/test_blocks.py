@@ -81,7 +81,7 @@ def test_values_do_not_depend_on_the_block(method, x64):
     values_do_not_depend_on_the_block(method, 64)
 
 
-@pytest.mark.parametrize("method", few_of(["paths", "each", "predict"], "each"))
+@pytest.mark.parametrize("method", few_of(["paths", "each", "predict"]))
 def test_values_in_float32_do_not_depend_on_the_block(method):
     values_do_not_depend_on_the_block(method, 32)
 
@@ -174,6 +174,7 @@ def test_the_prior_part_of_a_draw_does_not_depend_on_the_block(width):
         assert_same(np.asarray(prior_of(t.paths, t.query, size)), whole)
 
 
+@pytest.mark.exhaustive
 def test_derivatives_of_the_prior_part_of_a_draw_are_those_of_one_block(x64):
     t = made(64)
     sites = observed.DerivativeSites("sites", t.query, 1)

@@ -50,6 +50,7 @@ def test_a_fixed_shape(shape):
     assert log_error(single, quantile(shape, RANKS)) < 2e-5
 
 
+@pytest.mark.exhaustive
 def test_the_moments_are_a_gammas():
     """By quadrature over the normal, not by chance."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)

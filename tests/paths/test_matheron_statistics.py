@@ -110,7 +110,7 @@ def table():
 
 @pytest.fixture(
     scope="module",
-    params=few_of(CASES, ("Matern-5/2", "exact"), whole=True),
+    params=few_of(CASES, whole=True),
     ids=lambda param: "-".join(param),
 )
 def figures(request, table):
