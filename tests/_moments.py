@@ -82,8 +82,8 @@ class Process:
     """f ~ GP(mean_fn, kernel) told the `values` ~ N(values_mean, values_cov) of
     f + e at the anchors, e ~ N(0, diagonal).
 
-    An exact posterior has values y without spread and the diagonal jitter + noise; a
-    sparse one has values u ~ q(u) and the diagonal jitter.
+    An exact posterior has values y without spread and the diagonal jitter_var + noise;
+    a sparse one has values u ~ q(u) and the diagonal jitter_var.
     """
 
     kernel: Stationary
@@ -91,12 +91,12 @@ class Process:
     values_mean: np.ndarray
     values_cov: np.ndarray
     noise_var: np.ndarray
-    jitter: float
+    jitter_var: float
     mean_fn: Callable[[Any], Any] = trend
 
     @property
     def diagonal(self) -> np.ndarray:
-        return np.broadcast_to(self.jitter + self.noise_var, len(self.anchors))
+        return np.broadcast_to(self.jitter_var + self.noise_var, len(self.anchors))
 
     @property
     def gram(self) -> np.ndarray:
@@ -143,17 +143,22 @@ class Problem:
     jitter: float
     mean_fn: Callable[[Any], Any] = trend
 
+    @property
+    def jitter_var(self) -> float:
+        """The jitter is a part of the process's variance."""
+        return self.jitter * self.kernel.variance
+
     def exact(self) -> Process:
         no_spread = np.zeros((len(self.y), len(self.y)))
         return Process(
             *(self.kernel, self.X, self.y, no_spread),
-            *(self.noise_var, self.jitter, self.mean_fn),
+            *(self.noise_var, self.jitter_var, self.mean_fn),
         )
 
     def sparse(self, kind: str) -> Process:
         """The process whose inducing inputs are X and whose q(u) is `guide(kind)`."""
         mean, root = guide_numbers(len(self.X))
-        K = self.kernel(self.X, self.X) + self.jitter * np.eye(len(self.X))
+        K = self.kernel(self.X, self.X) + self.jitter_var * np.eye(len(self.X))
         L = np.linalg.cholesky(K)
         moments = {
             "FullRankGuide": lambda: (mean, root),
@@ -164,7 +169,7 @@ class Problem:
         u, R = moments[kind]()
         no_noise = np.zeros(())
         return Process(
-            self.kernel, self.X, u, R @ R.T, no_noise, self.jitter, self.mean_fn
+            self.kernel, self.X, u, R @ R.T, no_noise, self.jitter_var, self.mean_fn
         )
 
     def prior(self, dtype: str = "float64") -> gp.GPPrior:
@@ -307,7 +312,8 @@ def _flipped_sign(matheron):
 
 def _no_jitter_in_noise(matheron):
     def broken(key, prior, anchors, given, *rest):
-        left = given.noise_var - prior.jitter
+        jitter_var = prior.jitter * jnp.mean(prior.kernel.diag(anchors))
+        left = given.noise_var - jitter_var
         return matheron(key, prior, anchors, with_noise(given, left), *rest)
 
     return broken

@@ -117,6 +117,17 @@ def dense(by_hand, left, right):
     return K
 
 
+def with_noise(K):
+    """Of all that was observed, with its noise and the jitter: a part of the mean
+    variance of the values, and of the derivatives by each input."""
+    diagonal, groups = np.diag(K), [None] * N + list(Problem.dims)
+    means = {
+        g: np.mean([v for v, h in zip(diagonal, groups, strict=True) if h == g])
+        for g in groups
+    }
+    return K + np.diag(Problem.noise + JITTER * np.array([means[g] for g in groups]))
+
+
 class Problem:
     """Values and derivatives, some at the same points, and where to predict."""
 
@@ -126,7 +137,7 @@ class Problem:
     dims = (0, 0, 1, 1, 0, 1)
     query = np.concatenate([X[:1], X_slopes[-1:], rng.uniform(0, 2, (3, 2))])
     y, slopes = np.sin(2 * X).sum(1), 2 * np.cos(2 * X_slopes[range(M), dims])
-    noise = np.r_[np.full(N, NOISE), np.full(M, SLOPE_NOISE)] + JITTER
+    noise = np.r_[np.full(N, NOISE), np.full(M, SLOPE_NOISE)]
     observed = [(x, None) for x in X] + list(zip(X_slopes, dims, strict=True))
 
     @classmethod
@@ -154,7 +165,7 @@ def residual():
 def by_dense(name, functionals):
     """Mean and covariance of functionals given everything that was observed."""
     by_hand = CASES[name][1]
-    A = dense(by_hand, Problem.observed, Problem.observed) + np.diag(Problem.noise)
+    A = with_noise(dense(by_hand, Problem.observed, Problem.observed))
     C = dense(by_hand, functionals, Problem.observed)
     prior_mean = [
         {None: 0.3 * x[0] ** 2, 0: 0.6 * x[0], 1: 0}[d] for x, d in functionals
@@ -199,7 +210,7 @@ def test_derivatives_jointly(name):
 
 def test_the_density_of_all_observations():
     posterior = conditioned("RBF")
-    K = dense(by_hand_rbf, Problem.observed, Problem.observed) + np.diag(Problem.noise)
+    K = with_noise(dense(by_hand_rbf, Problem.observed, Problem.observed))
     misfit = residual() @ np.linalg.solve(K, residual())
     expected = -0.5 * (misfit + np.linalg.slogdet(2 * np.pi * K)[1])
     args = Problem.y, NOISE, Problem.derivatives()
@@ -220,7 +231,7 @@ def test_the_density_of_all_observations():
 
 def test_forgetting_that_they_are_derivatives_is_noticed():
     as_values = [(x, None) for x, _ in Problem.observed]
-    A = dense(by_hand_rbf, as_values, as_values) + np.diag(Problem.noise)
+    A = with_noise(dense(by_hand_rbf, as_values, as_values))
     C = dense(by_hand_rbf, [(x, None) for x in Problem.query], as_values)
     wrong = 0.3 * Problem.query[:, 0] ** 2 + C @ np.linalg.solve(A, residual())
     mean = conditioned("RBF").predict_mean(Problem.query)
@@ -325,7 +336,8 @@ def test_latent_derivatives_have_the_moments_predicted():
     centre, density = derivatives_given(jnp.zeros(5))
     root = np.stack([derivatives_given(e)[0] - centre for e in jnp.eye(5)], axis=1)
     np.testing.assert_allclose(centre, mean, atol=1e-9)
-    jitter = JITTER * np.eye(5)
+    # The jitter of slopes: a part of their prior variance by each input.
+    jitter = np.diag(JITTER * 1.3 / ELLS[[0, 1, 1, 0, 1]] ** 2)
     np.testing.assert_allclose(root @ root.T, cov + jitter, atol=1e-9)
     np.testing.assert_allclose(density, posterior.log_marginal_likelihood(), 1e-9)
 

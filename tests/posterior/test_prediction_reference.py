@@ -103,7 +103,7 @@ def _left_out(case: Problem, i: int) -> float:
         case, X=case.X[others], y=case.y[others], noise_var=noise_var[others]
     ).exact()
     point = case.X[i : i + 1]
-    var = rest.cov(point)[0, 0] + case.jitter + noise_var[i]
+    var = rest.cov(point)[0, 0] + case.jitter_var + noise_var[i]
     return float(norm.logpdf(case.y[i], rest.mean(point)[0], np.sqrt(var)))
 
 
@@ -210,7 +210,7 @@ def test_draws_of_another_prior_are_noticed(monkeypatch):
 
 def _inducing(case: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of p(u), u = f(Z) with the jitter as noise."""
-    K = case.kernel(case.X, case.X) + case.jitter * np.eye(len(case.X))
+    K = case.kernel(case.X, case.X) + case.jitter_var * np.eye(len(case.X))
     return case.mean_fn(case.X), K
 
 
@@ -422,7 +422,7 @@ def _gap_limit(case: Problem, noise_var: np.ndarray) -> float:
     and K - Q = j I - j^2 (K + j I)^-1 has no diagonal entry above the jitter j.
     """
     residual = case.y - case.mean_fn(case.X)
-    trace = np.sum(case.jitter / noise_var)
+    trace = np.sum(case.jitter_var / noise_var)
     return float(trace * (1 + np.sum(residual**2 / noise_var)) / 2)
 
 

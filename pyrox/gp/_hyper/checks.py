@@ -174,13 +174,15 @@ def as_noise(
         )
     sentence = (
         f"`{call}` must be a positive finite variance. For noise-free values pass a "
-        "small one, of the size of the jitter: 1e-6 times the variance of y."
+        "small one, such as 1e-6 times the variance of y."
     )
     return require(noise_var, _finite_positive, sentence, at_run_time=at_run_time)
 
 
-def as_jitter(call: str, jitter: float) -> float:
-    """`jitter` as a static non-negative number."""
+def as_jitter(call: str, jitter: float | None) -> float | None:
+    """`jitter` as a static non-negative number, or None: what suits the type."""
+    if jitter is None:
+        return None
     if is_traced(jitter):
         raise ValueError(
             f"`{call}` must be a fixed number. Got a traced value. Pass what is to be "
@@ -189,8 +191,8 @@ def as_jitter(call: str, jitter: float) -> float:
     value = float(jitter)
     if not (np.isfinite(value) and value >= 0):
         raise ValueError(
-            f"`{call}` must be a non-negative finite variance. Got {value}. "
-            "Pass 1e-6 times the kernel's variance, or more in float32."
+            f"`{call}` must be a non-negative finite part of the kernel's variance. "
+            f"Got {value}. Leave it out, or pass 1e-6, say."
         )
     return value
 

@@ -29,6 +29,7 @@ from .._posterior.derivatives import (
 )
 from .._posterior.exact import GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
+from .._posterior.jitter import jitter_variance
 from .._posterior.mean import mean_at
 from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
@@ -144,7 +145,7 @@ def gp_sample(
 @jax.jit
 def _latent(prior: GPPrior) -> tuple[Array, Array, Array]:
     K = prior.kernel(prior.X, prior.X)
-    root, ok = guarded_factor(K, jnp.asarray(prior.jitter, K.dtype))
+    root, ok = guarded_factor(K, jitter_variance(prior.jitter, K))
     return mean_at(prior.mean_fn, prior.X), root.lower, ok & valid(prior.kernel)
 
 
@@ -221,7 +222,8 @@ def _derivatives_given(
     )
     noise = [jnp.broadcast_to(noise_var, (n,)), jnp.zeros_like(z)]
     K = gram(prior.kernel, X, sites).astype(dtype)
-    root, ok = guarded_factor(K, prior.jitter + jnp.concatenate(noise))
+    jitter_var = jitter_variance(prior.jitter, K, sites)
+    root, ok = guarded_factor(K, jitter_var + jnp.concatenate(noise))
     ok = ok & valid(prior.kernel) & jnp.all(noise_var > 0)
     mean = observe(functools.partial(mean_at, prior.mean_fn), X, sites)
     data, lower = CholeskyFactor(root.lower[:n, :n]), root.lower[n:]

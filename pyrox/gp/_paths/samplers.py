@@ -19,9 +19,9 @@ from .._numerics.blocks import block_rows, map_rows
 from .._posterior.derivatives import DerivativeSites, observe, with_derivatives
 from .._posterior.exact import ConditionedGP, GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
+from .._posterior.jitter import no_factor
 from .._posterior.mean import mean_at
 from .._posterior.sparse import Inducing, SparseGPPrior
-from .._solvers.cholesky import positive_definite
 from .path import AnchorValues, PathwiseFunction
 
 
@@ -178,7 +178,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         prior = eqx.tree_at(lambda p: p.Z, prior, Z)
         sizes = self.n_features, n_paths
         paths, ok = _draw_sparse(key, prior, self.guide, self.basis, *sizes)
-        sentence = positive_definite("DecoupledPathwiseSampler", prior.jitter, Z)
+        sentence = no_factor("DecoupledPathwiseSampler", prior.jitter, Z)
         weights = require_ok(paths.update_weights, ok, sentence)
         return eqx.tree_at(lambda p: p.update_weights, paths, weights)
 
@@ -262,7 +262,7 @@ def _draw_exact(
 ) -> PathwiseFunction:
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
-    given = AnchorValues(data[0], prior.jitter + data[1])
+    given = AnchorValues(data[0], posterior.jitter_var + data[1])
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     solve = posterior.factor.solve
     sites = None if derivatives is None else derivatives.sites
@@ -297,19 +297,18 @@ def _draw_sparse(
 ) -> tuple[PathwiseFunction, Array]:
     key_values, key_path = jr.split(key)
     inducing, Z = prior.inducing(), prior.Z
-    given = _given(guide, inducing, jnp.asarray(prior.jitter, Z.dtype))
+    given = _given(guide, inducing)
     values = guide.draw(key_values, inducing, n_paths)
     solve = inducing.factor.solve
     paths = matheron(key_path, prior, Z, given, values, solve, basis, n_features)
     return paths, inducing.factor.succeeded()
 
 
-def _given(
-    guide: AbstractGuide, inducing: Inducing, noise_var: Float[Array, ""]
-) -> AnchorValues:
+def _given(guide: AbstractGuide, inducing: Inducing) -> AnchorValues:
     mean, root = guide.whitened(inducing)
     lower = inducing.factor.lower
-    return AnchorValues(inducing.mean + lower @ mean, noise_var, lower @ root)
+    values = inducing.mean + lower @ mean
+    return AnchorValues(values, inducing.jitter_var, lower @ root)
 
 
 def _in_domain(call: str, X: Float[Array, "M D"], basis: AbstractBasis) -> Array:

@@ -21,7 +21,7 @@ from .._hyper.checks import (
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
 from .._hyper.priors import sample_hyperparameters
 from .._numerics.blocks import block_rows, map_rows
-from .._solvers.cholesky import positive_definite
+from .jitter import no_factor
 from .mean import mean_at
 from .sparse import Inducing, SparseGPPrior
 
@@ -161,7 +161,7 @@ def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPri
 def _checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
     """The first of a result and its success, or the sentence of a failed factor."""
     value, ok = result
-    sentence = positive_definite("SparseGPPrior", prior.jitter, prior.Z)
+    sentence = no_factor("SparseGPPrior", prior.jitter, prior.Z)
     return jax.tree.map(lambda x: require_ok(x, ok, sentence), value)
 
 

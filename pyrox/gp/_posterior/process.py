@@ -8,8 +8,8 @@ from .mean import as_mean_fn
 
 
 def as_process(
-    call: str, kernel: AbstractKernel, mean_fn: Callable | None, jitter: float
-) -> tuple[AbstractKernel, Callable, float]:
+    call: str, kernel: AbstractKernel, mean_fn: Callable | None, jitter: float | None
+) -> tuple[AbstractKernel, Callable, float | None]:
     """The kernel, the mean function and the jitter of `call`, each checked."""
     return (
         as_kernel(f"{call}(kernel=...)", kernel),

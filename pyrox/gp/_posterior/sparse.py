@@ -3,21 +3,22 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_inputs
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import CholeskyFactor, factor, guarded_factor
+from .jitter import jitter_variance
 from .mean import mean_at
 from .process import as_process
 
 
 class Inducing(eqx.Module):
-    """p(u) = N(mean, L L^T) with L L^T = K_ZZ + jitter I."""
+    """p(u) = N(mean, L L^T) with L L^T = K_ZZ + jitter_var I."""
 
     mean: Float[Array, " M"]
     factor: CholeskyFactor
+    jitter_var: Float[Array, ""]
 
 
 class SparseGPPrior(eqx.Module):
@@ -32,7 +33,8 @@ class SparseGPPrior(eqx.Module):
         Z: inducing inputs, one row a point. To train them pass
             `numpyro.param("Z", Z)`.
         mean_fn: any callable (N, D) -> (N,), zero by default.
-        jitter: a variance added to the diagonal of K_ZZ; u is f(Z) with that noise.
+        jitter: added to the diagonal of K_ZZ, in parts of its mean; u is f(Z) with
+            that noise. By default what the type needs, see `GPPrior`.
 
     Raises:
         ValueError: a Z that is not (M, D), is empty, or has NaN or inf.
@@ -49,14 +51,14 @@ class SparseGPPrior(eqx.Module):
     kernel: AbstractKernel
     Z: Float[Array, "M D"]
     mean_fn: Callable
-    jitter: float = eqx.field(static=True)
+    jitter: float | None = eqx.field(static=True)
 
     def __init__(
         self,
         kernel: AbstractKernel,
         Z: Real[ArrayLike, "M D"],
         mean_fn: Callable | None = None,
-        jitter: float = 1e-6,
+        jitter: float | None = None,
     ):
         parts = as_process("SparseGPPrior", kernel, mean_fn, jitter)
         self.kernel, self.mean_fn, self.jitter = parts
@@ -64,13 +66,16 @@ class SparseGPPrior(eqx.Module):
 
     def inducing(self) -> Inducing:
         """p(u), with the factor of its covariance. Cost: M^3 / 3 operations."""
-        return Inducing(mean_at(self.mean_fn, self.Z), factor(*self._covariance()))
+        K, jitter_var = self._covariance()
+        root = factor(K, jitter_var)
+        return Inducing(mean_at(self.mean_fn, self.Z), root, jitter_var)
 
     def guarded_inducing(self) -> tuple[Inducing, Bool[Array, ""]]:
         """p(u) and whether its covariance has a factor; see `guarded_factor`."""
-        root, ok = guarded_factor(*self._covariance())
-        return Inducing(mean_at(self.mean_fn, self.Z), root), ok
+        K, jitter_var = self._covariance()
+        root, ok = guarded_factor(K, jitter_var)
+        return Inducing(mean_at(self.mean_fn, self.Z), root, jitter_var), ok
 
     def _covariance(self) -> tuple[Array, Array]:
         K = self.kernel(self.Z, self.Z)
-        return K, jnp.asarray(self.jitter, K.dtype)
+        return K, jitter_variance(self.jitter, K)

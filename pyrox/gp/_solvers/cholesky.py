@@ -59,13 +59,13 @@ def guarded_factor(
 
 
 def positive_definite(call: str, jitter: float, X: Array) -> str:
-    """The sentence for a Gram matrix that has no factor."""
+    """The sentence for a Gram matrix that has no factor; the jitter is a part of it."""
     # The rounding error of an N x N Gram matrix is a few N eps of its variance.
     enough = 10 * X.shape[0] * float(jnp.finfo(X.dtype).eps)
     return (
         f"`{call}`: the Gram matrix of {X.shape[0]} inputs is not positive definite "
         f"in {X.dtype} with jitter={jitter:g}: some inputs coincide, or the "
         "lengthscale is long against their spacing. Pass "
-        f"jitter={max(enough, 10 * jitter):.0e} times the kernel's variance, or a "
+        f"jitter={max(enough, 10 * jitter):.0e}, a part of the kernel's variance, or a "
         "larger noise_var."
     )

@@ -1,0 +1,50 @@
+"""The jitter: a variance on the diagonal of a Gram matrix, in parts of its own mean.
+
+So the answer does not depend on the units of y: an absolute variance would be another
+model for data a thousand times smaller.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._solvers.cholesky import positive_definite
+from .derivatives import DerivativeSites
+
+_LEAST, _MOST = 1e-6, 1e-3
+
+
+def as_fraction(jitter: float | None, n: int, dtype: np.dtype) -> float:
+    """The number that was given, or what `n` points of this type need.
+
+    Rounding moves the eigenvalues of a Gram matrix by .1 to .2 n eps of its variance
+    (measured: RBF, Matern-5/2, Periodic and Polynomial at 10 to 2000 points). Fifty
+    times that keeps what is solved right to about a percent. In float32 it is 1.2e-4
+    for a hundred points; more than 1e-3 would be seen in any posterior.
+    """
+    if jitter is not None:
+        return jitter
+    return max(_LEAST, min(10 * n * float(jnp.finfo(dtype).eps), _MOST))
+
+
+def jitter_variance(
+    jitter: float | None, K: Float[Array, "U U"], sites: DerivativeSites | None = None
+) -> Float[Array, "..."]:
+    """That part of the mean of K's diagonal, (): with derivatives one for each
+    observation, (U,), since those by each input have a unit of their own."""
+    fraction = as_fraction(jitter, K.shape[0], K.dtype)
+    diagonal = fraction * jnp.diagonal(K)
+    if sites is None:
+        return jnp.mean(diagonal)
+    # The values are one group, and the derivatives by each input are another.
+    dims = np.array(sites.dims)
+    groups = np.concatenate([np.zeros(K.shape[0] - dims.size, int), 1 + dims])
+    counts = np.maximum(np.bincount(groups), 1).astype(K.dtype)
+    sums = jax.ops.segment_sum(diagonal, groups, counts.size)
+    return (sums / counts)[groups]
+
+
+def no_factor(call: str, jitter: float | None, X: Array) -> str:
+    """The sentence for a Gram matrix of these inputs that has no factor."""
+    return positive_definite(call, as_fraction(jitter, X.shape[0], X.dtype), X)
