@@ -55,12 +55,14 @@ def exact(kernel, s, y=Y):
     n = N if slopes is None else N + 4
     mean, var = posterior.predict(QUERY)
     paths = PathwiseSampler(posterior, 64, "sobol").sample_paths(jax.random.key(0), 2)
+    assert paths.given is not None
+    noise_var = paths.given.noise_var
     return {
         "mean": mean / s,
         "sd": jnp.sqrt(var) / s,
         "cov": posterior.predict_cov(QUERY) / s**2,
         "paths": paths(QUERY) / s,
-        "residual noise": jnp.sqrt(paths.given.noise_var) / s,
+        "residual noise": jnp.sqrt(noise_var) / s,
         "density": prior.log_marginal_likelihood(*data) + n * jnp.log(s),
         "leave one out": posterior.leave_one_out_log_density() + jnp.log(s),
     }

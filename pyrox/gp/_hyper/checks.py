@@ -179,10 +179,8 @@ def as_noise(
     return require(noise_var, _finite_positive, sentence, at_run_time=at_run_time)
 
 
-def as_jitter(call: str, jitter: float | None) -> float | None:
-    """`jitter` as a static non-negative number, or None: what suits the type."""
-    if jitter is None:
-        return None
+def as_jitter(call: str, jitter: float) -> float:
+    """`jitter` as a static non-negative number."""
     if is_traced(jitter):
         raise ValueError(
             f"`{call}` must be a fixed number. Got a traced value. Pass what is to be "
