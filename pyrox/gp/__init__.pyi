@@ -40,6 +40,7 @@ from ._decisions.acquisition import (
 from ._decisions.acquisition import confidence_bound as confidence_bound
 
 from ._inference.factors import gp_factor as gp_factor, gp_sample as gp_sample
+from ._inference.condition import gp_condition as gp_condition
 from ._inference.factors import svgp_factor as svgp_factor
 from ._inference.factors import gp_derivatives as gp_derivatives
 from ._hyper.priors import sample_hyperparameters as sample_hyperparameters

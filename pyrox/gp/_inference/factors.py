@@ -49,7 +49,36 @@ class _Whole(dist.Unit):
         )
 
 
-def _factor(name: str, log_density: Float[Array, ""]) -> None:
+class _Standard(dist.Normal):
+    """Standard normals. Their draws are NaN if what they stand for does not exist: a
+    factor of `-inf` guards densities, but whoever only draws ignores factors."""
+
+    pytree_data_fields = ("exists",)
+
+    def __init__(self, zeros: Float[Array, " N"], exists: Array):
+        self.exists = exists
+        super().__init__(zeros, 1)
+
+    def sample(self, key, sample_shape=()):
+        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
+
+
+class _Joint(dist.MultivariateNormal):
+    """The same for values that are not whitened."""
+
+    pytree_data_fields = ("exists",)
+
+    def __init__(
+        self, mean: Float[Array, " N"], lower: Float[Array, "N N"], exists: Array
+    ):
+        self.exists = exists
+        super().__init__(mean, scale_tril=lower)
+
+    def sample(self, key, sample_shape=()):
+        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
+
+
+def add_factor(name: str, log_density: Float[Array, ""]) -> None:
     # As `numpyro.factor` does it, but for the plate.
     unit, infer = _Whole(log_density), {"is_auxiliary": True}
     numpyro.sample(name, unit, obs=unit.sample(None), infer=infer)
@@ -97,8 +126,14 @@ def gp_factor(
         >>> list(sites)
         ['RBF.lengthscale', 'obs']
     """
+    if y is None:
+        raise ValueError(
+            f"`gp_factor({name!r}, prior, y=...)` must be given data: it is their "
+            "density. Got None. To draw from the model before data use `gp_sample` "
+            "and a likelihood with `obs=y`, which may be None."
+        )
     prior = sample_hyperparameters(prior)
-    _factor(name, prior.log_marginal_likelihood(y, noise_var, derivatives))
+    add_factor(name, prior.log_marginal_likelihood(y, noise_var, derivatives))
     return prior
 
 
@@ -109,7 +144,8 @@ def gp_sample(
 
     Whitened, the site is `f"{name}_whitened"`, standard normal, and f = mean + L z is a
     deterministic site `name`: what NUTS and SVI prefer. Otherwise the site `name` is
-    multivariate normal. Within plates one function is drawn for each element.
+    multivariate normal. Within plates one function is drawn for each element. Where the
+    prior has no factor its density is `-inf`, and a draw from it is NaN.
 
     Args:
         name: the name of the latent function.
@@ -134,9 +170,9 @@ def gp_sample(
     mean, lower, ok = _latent(prior)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
-        joint = dist.MultivariateNormal(mean, scale_tril=lower)
+        joint = _Joint(mean, lower, ok)
         return jnp.asarray(numpyro.sample(name, joint))
-    standard = dist.Normal(jnp.zeros_like(mean), 1).to_event(1)
+    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     f = mean + jnp.einsum("ij,...j->...i", lower, z)
     return jnp.asarray(numpyro.deterministic(name, f))
@@ -206,7 +242,7 @@ def gp_derivatives(
     standard = dist.Normal(jnp.zeros(len(sites.dims), y.dtype), 1).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     slopes, log_density = _derivatives_given(prior, y, noise_var, sites, z)
-    _factor(f"{name}_data", log_density)
+    add_factor(f"{name}_data", log_density)
     return prior, jnp.asarray(numpyro.deterministic(name, slopes))
 
 
@@ -281,7 +317,7 @@ def svgp_factor(
     """
     as_guide("svgp_factor(guide=...)", guide, prior)
     prior, guide = sample_hyperparameters(prior), _as_params(guide)
-    _factor(name, guide.elbo(prior, X, y, noise_var, n_total))
+    add_factor(name, guide.elbo(prior, X, y, noise_var, n_total))
     return prior, guide
 
 

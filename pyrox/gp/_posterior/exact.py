@@ -34,6 +34,7 @@ from .derivatives import Derivatives, DerivativeSites, checked, require_derivati
 from .jitter import jitter_variance, no_factor
 from .mean import mean_at
 from .process import as_process
+from .rounding import rounding, warn_of_rounding
 
 
 class GPPrior(eqx.Module):
@@ -111,9 +112,10 @@ class GPPrior(eqx.Module):
         y = require_valid(call, prior.kernel, y)
         X = require_finite(prior.X, "GPPrior(X=...)")
         prior = eqx.tree_at(lambda p: p.X, prior, X)
-        posterior, ok = _factored(prior, y, noise_var, derivatives)
+        posterior, ok, lost = _factored(prior, y, noise_var, derivatives)
         sentence = no_factor(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
+        warn_of_rounding(call, lost, weights)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
     def log_marginal_likelihood(
@@ -333,14 +335,31 @@ class ConditionedGP(eqx.Module):
 @jax.jit
 def _factored(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> tuple[ConditionedGP, Array, Array]:
+    def checked_factor(K, diagonal):
+        root = factor(K, diagonal)
+        return root, root.succeeded()
+
+    posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
+    least = jnp.min(posterior.jitter_var) + jnp.min(posterior.noise_var)
+    return posterior, ok, rounding(posterior.factor, posterior.weights, least)
+
+
+def assemble(
+    prior: GPPrior,
+    y: Array,
+    noise_var: Array,
+    derivatives: Derivatives | None,
+    factored: Callable[[Array, Array], tuple[CholeskyFactor, Array]],
 ) -> tuple[ConditionedGP, Array]:
+    """The posterior by a way to factor, and what that says of its success."""
     prior, y, noise_var, derivatives = _of_one_type(prior, y, noise_var, derivatives)
     K, variances, residual = _observed(prior, y, noise_var, derivatives)
     jitter_var = _jitter(prior, K, derivatives)
-    root = factor(K, jitter_var + variances)
+    root, ok = factored(K, jitter_var + variances)
     weights = root.solve(residual[:, None])[:, 0]
     parts = prior, y, noise_var, root, weights, jitter_var, derivatives
-    return ConditionedGP(*parts), root.succeeded()
+    return ConditionedGP(*parts), ok
 
 
 @jax.jit
