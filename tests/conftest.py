@@ -14,7 +14,13 @@ matplotlib.use("Agg")
 
 
 # Files whose tests take longest: with two workers, one would finish them alone.
-_FIRST = ("test_package.py", "test_demo.py", "test_factors.py", "test_workflow.py")
+_FIRST = (
+    "test_package.py",
+    "test_demo.py",
+    "test_calibration.py",
+    "test_factors.py",
+    "test_workflow.py",
+)
 
 
 def pytest_collection_modifyitems(items):
