@@ -50,6 +50,10 @@ def draw(ell):
     return PathwiseSampler(posterior, 8)(jax.random.key(0), X, n_paths=2)
 
 
+def joint_draw(ell):
+    return GPPrior(RBF(1.0, ell), X).condition(Y, 0.1).sample(jax.random.key(0), X)
+
+
 def density(ell):
     return GPPrior(RBF(1.0, ell), X).log_marginal_likelihood(Y, 0.1)
 
@@ -62,13 +66,16 @@ def elbo(ell):
 PROGRAMS = {
     "predict": predict,
     "draw": draw,
+    "joint draw": joint_draw,
+    "gradient of a joint draw": jax.grad(lambda ell: jnp.sum(joint_draw(ell))),
     "gradient of the density": jax.grad(density),
     "gradient of the elbo": jax.grad(elbo),
     "Hessian of the density": jax.hessian(density),
 }
+QUICK = "draw", "joint draw", "gradient of the density"
 
 
-@pytest.mark.parametrize("name", few_of(PROGRAMS, "draw", "gradient of the density"))
+@pytest.mark.parametrize("name", few_of(PROGRAMS, *QUICK))
 def test_no_batched_call_under_vmap(name):
     assert batched_calls(jax.vmap(PROGRAMS[name]), jnp.linspace(0.3, 0.9, 4)) == set()
 

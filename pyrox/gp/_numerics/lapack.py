@@ -1,4 +1,4 @@
-"""Cholesky and triangular solves that do not hang under `vmap` on a small CPU.
+"""Factorisations and triangular solves that do not hang under `vmap` on a small CPU.
 
 JAX runs a batched factorisation on a CPU as tasks of its thread pool, and the thread
 that asks waits for them. Two that do not depend on each other can so hold both threads
@@ -11,6 +11,7 @@ here a `vmap` becomes a loop on a CPU, one matrix at a time, as fast (16 of 133 
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 
-def looped_on_cpu(f: Callable[..., Array]) -> Callable[..., Array]:
+def looped_on_cpu(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f`, which under `vmap` on a CPU is run for one element after the other."""
     mapped = custom_vmap(f)
 
@@ -38,9 +39,16 @@ def looped_on_cpu(f: Callable[..., Array]) -> Callable[..., Array]:
             return jax.lax.map(one, jnp.arange(axis_size))
 
         batch = jax.vmap(f, in_axes=axes)
-        return jax.lax.platform_dependent(*args, cpu=loop, default=batch), True
+        found = jax.lax.platform_dependent(*args, cpu=loop, default=batch)
+        return found, jax.tree.map(lambda _: True, found)
 
     return mapped
+
+
+@looped_on_cpu
+def _eigh(A: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(A)
+    return values, vectors
 
 
 @looped_on_cpu
@@ -96,3 +104,19 @@ def _cholesky_jvp(primals, tangents):
     inner = solve_lower(L, solve_lower(L, dA).T)
     half = jnp.tril(inner) - jnp.diag(jnp.diagonal(inner)) / 2
     return L, L @ half
+
+
+@jax.custom_jvp
+def eigh(A: Float[Array, "N N"]) -> tuple[Float[Array, " N"], Float[Array, "N N"]]:
+    """Eigenvalues of a symmetric A, ascending, and its eigenvectors as columns.
+
+    Without derivatives, for these are infinite where eigenvalues coincide: both are
+    constants, for rules that bring the derivative of what is made of them.
+    """
+    return _eigh(A)
+
+
+@eigh.defjvp
+def _eigh_jvp(primals, tangents):
+    found = eigh(*primals)
+    return found, jax.tree.map(jnp.zeros_like, found)

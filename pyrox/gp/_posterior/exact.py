@@ -278,7 +278,8 @@ class ConditionedGP(eqx.Module):
     ) -> Float[Array, "S M"]:
         """Joint draws of f(X) | y, exact.
 
-        The draw is defined at these points only; `PathwiseSampler` gives functions.
+        The draw is defined at these points only; `PathwiseSampler` gives functions. For
+        one key it can be differentiated by the points, the data, the hyperparameters.
 
         Cost: O(M N^2 + M^3) operations, O(M N + M^2) memory.
         """

@@ -1,11 +1,12 @@
-"""Draws from a joint normal distribution, by eigenvalues of its covariance."""
+"""Draws from a joint normal distribution, by the root of its covariance."""
 
 import functools
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._numerics.symmetric_sqrt import symmetric_sqrt
 
 
 @functools.partial(jax.jit, static_argnames="n_samples")
@@ -17,10 +18,9 @@ def draw(
 ) -> Float[Array, "S N"]:
     """Draws from N(mean, cov).
 
-    By eigenvalues, those below zero by rounding cut off: a joint covariance on a fine
-    grid has no Cholesky factor in floating point, and a jitter would be white noise.
+    By the symmetric root: a joint covariance on a fine grid has no Cholesky factor in
+    floating point, and a jitter would be white noise. For one key a draw is a smooth
+    function of the covariance.
     """
-    values, vectors = jnp.linalg.eigh(cov)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
     noise = jr.normal(key, (n_samples, mean.shape[0]), mean.dtype)
-    return mean[None, :] + noise @ root.T
+    return mean[None, :] + noise @ symmetric_sqrt(cov)
