@@ -11,12 +11,13 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 PYTEST := $(RUN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=pyrox
 
-.PHONY: help demo test test-exhaustive test-all lint types wheel notebooks bench clean
+.PHONY: help demo test test-exhaustive test-all fuzz lint types wheel notebooks bench clean
 
 help:
 	@echo "make demo       sample posterior functions of the motorcycle data; writes pyrox-demo.png"
 	@echo "make test       whether pyrox works, in minutes"
 	@echo "make test-all   every test: also long statistics, all kernels under all transforms, notebooks"
+	@echo "make fuzz       random problems against dense references, N=1000 of each float width"
 	@echo "make lint       ruff: style and format"
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"
@@ -59,6 +60,10 @@ test-exhaustive: $(VENV)/.test
 
 test-all: test
 	@$(MAKE) --no-print-directory test-exhaustive
+
+N ?= 1000
+fuzz: $(VENV)/.test
+	$(RUN)/python tests/fuzz/run.py $(N)
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff check .
