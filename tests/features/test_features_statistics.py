@@ -145,6 +145,16 @@ def rational(in_size: int) -> Case:
     return Case(RationalQuadratic(1.3, ells, 0.7), [of])
 
 
+def mostly_constant(in_size: int) -> Case:
+    """Of small alpha: half of the mixing variables are below 1e-17."""
+    ells = base("RBF", in_size).lengthscale
+
+    def of(d):
+        return 1.3 * (1 + np.sum((d / ells) ** 2, -1) / 0.04) ** -0.02
+
+    return Case(RationalQuadratic(1.3, ells, 0.02), [of])
+
+
 def smoother(in_size: int) -> Case:
     ells = base("RBF", in_size).lengthscale
 
@@ -188,6 +198,8 @@ MORE = {
 }
 CASES |= MORE
 ALL += itertools.product(MORE, (1, 3))
+CASES["RationalQuadratic of small alpha"] = mostly_constant
+ALL.append(("RationalQuadratic of small alpha", 1))
 EVERY_IN_SIZE = pytest.mark.parametrize("in_size", IN_SIZES)
 
 
@@ -217,7 +229,13 @@ def draw(name: str, in_size: int) -> Draw:
 
 @pytest.fixture(
     scope="module",
-    params=few_of(ALL, ("RBF", 1), ("Matern-3/2", 3), whole=True),
+    params=few_of(
+        ALL,
+        ("RBF", 1),
+        ("Matern-3/2", 3),
+        ("RationalQuadratic of small alpha", 1),
+        whole=True,
+    ),
     ids=lambda param: "{}-{}".format(*param),
 )
 def drawn(request):

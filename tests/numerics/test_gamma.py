@@ -7,10 +7,14 @@ import pytest
 from _moments import strict_float64
 from scipy import special
 
-from pyrox.gp._numerics.gamma import fixed_gamma, gamma_of_normal
+from pyrox.gp._numerics.gamma import fixed_gamma, log_gamma_of_normal
 
 RANKS = np.linspace(-6.3, 6.3, 401)
 SHAPES = (0.05, 0.2, 0.5, 1.0, 2.5, 10.0, 200.0)
+
+
+def gamma_of_normal(shape, z):
+    return jnp.exp(log_gamma_of_normal(shape, z))
 
 
 def quantile(shape: float, z: np.ndarray) -> np.ndarray:
@@ -39,6 +43,50 @@ def test_any_shape(dtype, bound):
         got = np.asarray(draw(jnp.asarray(shape, dtype), jnp.asarray(z, dtype)))
         assert got.dtype == dtype
         assert log_error(got[seen], want[seen]) < bound
+
+
+SMALL = (1e-10, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.07)
+
+
+def log_quantile(shape: float, z: np.ndarray) -> np.ndarray:
+    """Where the quantile is below rounding, from P(x) = x^shape / Gamma(1 + shape)."""
+    log_gamma = special.gammaln(1 + shape)
+    if shape < 1e-6:  # where 1 + shape has too few of its digits
+        log_gamma = -np.euler_gamma * shape + np.pi**2 / 12 * shape**2
+    lowest = (special.log_ndtr(z) + log_gamma) / shape
+    with np.errstate(divide="ignore"):
+        return np.where(lowest < -40, lowest, np.log(quantile(shape, z)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_small_shape_in_logarithms(dtype):
+    """The tail is right to a few eps, and its slope in log x is the shape."""
+    eps = float(np.finfo(dtype).eps)
+    z = RANKS if dtype == "float64" else RANKS[np.abs(RANKS) < 5.2]
+    z = z.astype(dtype)
+    draw = jax.jit(log_gamma_of_normal)
+    for shape in SMALL:
+        want = log_quantile(shape, z.astype(float))
+        got = np.asarray(draw(jnp.asarray(shape, dtype), jnp.asarray(z)), np.float64)
+        assert np.isfinite(got).all()
+        # The large ones, which are a share of the shape, then those below rounding.
+        large = want > -40
+        bound = 60 * eps / shape
+        assert np.abs(got - want)[large].max(initial=0) < bound
+        assert np.abs(got / want - 1)[~large].max(initial=0) < 200 * eps
+
+
+def test_derivatives_by_a_small_shape():
+    z = jnp.array([-4.0, -1.0, -0.1, 0.3, 2.0, 2.9, 3.3, 5.0])
+    draw = jax.jit(log_gamma_of_normal)
+    by_both = jax.jit(jax.vmap(jax.grad(log_gamma_of_normal, (0, 1)), (None, 0)))
+    for shape in (1e-4, 1e-3, 0.02):
+        by_shape, by_rank = by_both(jnp.asarray(shape), z)
+        step = 1e-3 * shape
+        numeric = (draw(shape + step, z) - draw(shape - step, z)) / (2 * step)
+        np.testing.assert_allclose(by_shape, numeric, rtol=1e-5)
+        numeric = (draw(shape, z + 1e-5) - draw(shape, z - 1e-5)) / 2e-5
+        np.testing.assert_allclose(by_rank, numeric, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [0.5, 1.5, 2.5, 7.5])

@@ -97,7 +97,9 @@ def test_everything_scales_with_y(kind, name, width):
 
 
 def test_an_absolute_jitter_would_be_seen(x64, monkeypatch):
-    monkeypatch.setattr("pyrox.gp._posterior.exact.jitter_variance", lambda *_: 1e-6)
+    monkeypatch.setattr(
+        "pyrox.gp._posterior.conditional.jitter_variance", lambda *_: 1e-6
+    )
     jax.clear_caches()
     means = [exact(KERNELS["RBF"](), s)["mean"] for s in (1.0, 1e-3)]
     jax.clear_caches()

@@ -7,7 +7,7 @@ concrete; where it is traced it is checked at run time through `eqx.error_if`.
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
+
+Tree = TypeVar("Tree")
 
 
 def is_traced(x: Any) -> bool:
@@ -71,6 +73,31 @@ def require_ok(x: Array, ok: Array, sentence: str) -> Array:
     if not bool(ok):
         raise ValueError(sentence)
     return x
+
+
+def without_nan(tree: Any) -> Array:
+    """Whether no floating leaf of `tree` holds a NaN."""
+    floating = filter(_is_floating, jax.tree.leaves(tree))
+    clean = [~jnp.any(jnp.isnan(leaf)) for leaf in floating]
+    return jnp.all(jnp.stack(clean)) if clean else jnp.asarray(True)
+
+
+def require_numbers(tree: Tree, call: str) -> Tree:
+    """`tree` if no floating leaf holds a NaN, else raise; at run time if traced."""
+    leaves, structure = jax.tree.flatten(tree)
+    sentence = f"`{call}` must hold numbers. Got NaN. Look at the hyperparameters."
+    floating = [i for i, leaf in enumerate(leaves) if _is_floating(leaf)]
+    if any(is_traced(leaf) for leaf in leaves):
+        ok = without_nan(tree)
+        leaves[floating[0]] = require_ok(leaves[floating[0]], ok, sentence)
+        return jax.tree.unflatten(structure, leaves)
+    for i in floating:
+        require(leaves[i], lambda x: ~np.isnan(x), sentence)
+    return tree
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def _first(values: np.ndarray, bad: np.ndarray) -> str:

@@ -23,7 +23,7 @@ from .._features.maps import (
     scale_features,
 )
 from .._features.spectrum import RadialSpectrum
-from .._hyper.checks import as_float
+from .._hyper.checks import as_float, require_numbers
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._hyper.priors import AbstractWithPriors
 
@@ -115,7 +115,8 @@ class AbstractKernel(AbstractWithPriors):
                 "`sample_frequencies(draw, in_size)` if it is stationary, else sample "
                 "with `basis=Landmarks(Z)`, points Z all over the region of interest."
             )
-        return IID().features(key, self, n_features, in_size)
+        phi = IID().features(key, self, n_features, in_size)
+        return require_numbers(phi, f"{type(self).__name__}.features(...)")
 
     def __add__(self, other: Any) -> "AbstractKernel":
         return Sum(self, _as_kernel(other, "+"))

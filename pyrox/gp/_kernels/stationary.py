@@ -13,7 +13,7 @@ from .._features.spectrum import RadialSpectrum
 from .._hyper.checks import as_float, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import squared_distances
-from .._numerics.gamma import gamma_of_normal
+from .._numerics.gamma import log_gamma_of_normal
 from .kernel import AbstractConstantVariance
 
 
@@ -144,6 +144,11 @@ class RationalQuadratic(AbstractStationary):
     those of small `alpha` spread widest. Its spectral measure is a normal vector times
     the root of one Gamma(alpha, rate alpha) variable.
 
+    A small `alpha` puts most of that measure at frequencies below the smallest number
+    of the type: in float32 a share of 0.01% at alpha = 0.05, 17% at 0.01 and 83% at
+    0.001. Features take those as zero, as constants, which they are over any distance
+    that can be seen; the variance is exact and nothing else is lost.
+
     Args:
         init_variance: k(x, x), in squared units of the function.
         init_lengthscale: in input units, () or one for each input, (D,).
@@ -185,4 +190,6 @@ class RationalQuadratic(AbstractStationary):
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
         normal, rank = draw(self.lengthscale.dtype, in_size, 1)
         alpha = self.alpha.astype(normal.dtype)
-        return normal * jnp.sqrt(gamma_of_normal(alpha, rank) / alpha)
+        log_scale = (log_gamma_of_normal(alpha, rank) - jnp.log(alpha)) / 2
+        least = math.log(jnp.finfo(normal.dtype).tiny)
+        return normal * jnp.exp(jnp.maximum(log_scale, least))

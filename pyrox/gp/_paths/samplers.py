@@ -11,12 +11,23 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
 from .._features.by_name import as_basis
-from .._features.maps import AbstractFeatures, combine, count_columns, move_origin
-from .._hyper.checks import as_count, require_inside, require_ok
+from .._features.maps import (
+    AbstractFeatures,
+    FourierFeatures,
+    combine,
+    count_columns,
+    move_origin,
+)
+from .._hyper.checks import as_count, require_inside, require_ok, without_nan
 from .._hyper.parameters import require_valid
 from .._hyper.priors import sample_hyperparameters
 from .._numerics.blocks import block_rows, map_rows
-from .._posterior.derivatives import DerivativeSites, observe, with_derivatives
+from .._posterior.derivatives import (
+    DerivativeSites,
+    observe,
+    sites_of,
+    with_derivatives,
+)
 from .._posterior.exact import ConditionedGP, GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.jitter import no_factor
@@ -95,13 +106,15 @@ class PathwiseSampler(eqx.Module):
         if isinstance(posterior, GPPrior):
             X = require_valid("PathwiseSampler", posterior.kernel, X)
             posterior = eqx.tree_at(lambda p: p.X, posterior, X)
-            return _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
+            drawn = _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
+            return _finite("PathwiseSampler", *drawn)
         posterior = eqx.tree_at(lambda p: p.prior.X, posterior, X)
         if posterior.derivatives is not None:
             where = posterior.derivatives.sites.X
             where = _in_domain("PathwiseSampler", where, self.basis)
             posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
-        return _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
+        drawn = _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
+        return _finite("PathwiseSampler", *drawn)
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -177,10 +190,11 @@ class DecoupledPathwiseSampler(eqx.Module):
         Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), Z)
         prior = eqx.tree_at(lambda p: p.Z, prior, Z)
         sizes = self.n_features, n_paths
-        paths, ok = _draw_sparse(key, prior, self.guide, self.basis, *sizes)
+        paths, ok, finite = _draw_sparse(key, prior, self.guide, self.basis, *sizes)
         sentence = no_factor("DecoupledPathwiseSampler", prior.jitter, Z)
         weights = require_ok(paths.update_weights, ok, sentence)
-        return eqx.tree_at(lambda p: p.update_weights, paths, weights)
+        paths = eqx.tree_at(lambda p: p.update_weights, paths, weights)
+        return _finite("DecoupledPathwiseSampler", paths, finite)
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -259,15 +273,16 @@ def _draw_exact(
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
-) -> PathwiseFunction:
+) -> tuple[PathwiseFunction, Array]:
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
     given = AnchorValues(data[0], posterior.jitter_var + data[1])
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     solve = posterior.factor.solve
-    sites = None if derivatives is None else derivatives.sites
+    sites = sites_of(derivatives)
     sizes = basis, n_features, sites
-    return matheron(key, prior, prior.X, given, values, solve, *sizes)
+    paths = matheron(key, prior, prior.X, given, values, solve, *sizes)
+    return paths, _holds_numbers(paths)
 
 
 @_static
@@ -277,13 +292,19 @@ def _draw_prior(
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
-) -> PathwiseFunction:
+) -> tuple[PathwiseFunction, Array]:
     # No data, no update: zero weights. They stay anchored at the inputs, so that the
     # path has the shape of a conditioned one.
     X, solve = prior.X, jnp.zeros_like
     values = jnp.zeros((n_paths, X.shape[0]), X.dtype)
     given = AnchorValues(values[0], jnp.full((), jnp.inf, X.dtype))
-    return matheron(key, prior, X, given, values, solve, basis, n_features)
+    paths = matheron(key, prior, X, given, values, solve, basis, n_features)
+    ok = _holds_numbers(paths)
+    if not isinstance(paths.features, FourierFeatures):
+        # Without an update nothing was evaluated: one point tells of a map unknown.
+        drawn = combine(paths.features, paths.feature_weights, X[:1])
+        ok = ok & jnp.all(jnp.isfinite(drawn))
+    return paths, ok
 
 
 @_static
@@ -294,14 +315,34 @@ def _draw_sparse(
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
-) -> tuple[PathwiseFunction, Array]:
+) -> tuple[PathwiseFunction, Array, Array]:
     key_values, key_path = jr.split(key)
     inducing, Z = prior.inducing(), prior.Z
     given = _given(guide, inducing)
     values = guide.draw(key_values, inducing, n_paths)
     solve = inducing.factor.solve
     paths = matheron(key_path, prior, Z, given, values, solve, basis, n_features)
-    return paths, inducing.factor.succeeded()
+    return paths, inducing.factor.succeeded(), _holds_numbers(paths)
+
+
+def _holds_numbers(paths: PathwiseFunction) -> Array:
+    """Whether the paths are numbers. What is not one in features or mean at an anchor
+    is in the update; a mass that is not, the square root of features takes as zero."""
+    return without_nan(paths.features) & jnp.all(jnp.isfinite(paths.update_weights))
+
+
+def _finite(call: str, paths: PathwiseFunction, ok: Array) -> PathwiseFunction:
+    weights = paths.update_weights
+    sentence = (
+        f"`{call}.sample_paths` must draw finite functions. Got NaN or inf in "
+        f"{weights.dtype}: from the kernel's features, the mean function, the guide, "
+        "or values beyond the type. Look at `kernel.features(key, 64, D)(X)` and "
+        "`mean_fn(X)`, and at the sizes of the hyperparameters."
+    )
+    checked = require_ok(weights, ok, sentence)
+    if checked is weights:  # known already; a new tree would take a tenth of the draw
+        return paths
+    return eqx.tree_at(lambda p: p.update_weights, paths, checked)
 
 
 def _given(guide: AbstractGuide, inducing: Inducing) -> AnchorValues:

@@ -17,8 +17,10 @@ from .derivatives import (
     cross_gram,
     gram,
     observe,
+    sites_of,
     with_derivatives,
 )
+from .jitter import jitter_variance
 from .mean import mean_at
 
 
@@ -109,14 +111,18 @@ def _with_gradient(
 def observed(
     kernel: AbstractKernel,
     mean_fn: Callable,
+    jitter: float | None,
     X: Float[Array, "N D"],
     y: Float[Array, " N"],
     noise_var: Float[Array, "..."],
     derivatives: Derivatives | None,
-) -> tuple[Float[Array, "U U"], Float[Array, "..."], Float[Array, " U"]]:
+) -> tuple[
+    Float[Array, "U U"], Float[Array, "..."], Float[Array, "..."], Float[Array, " U"]
+]:
     """Of all that was observed: the covariance without noise, the variances of the
-    noise, and the difference from the mean."""
+    noise and of the jitter, and the difference from the mean."""
     values, variances = with_derivatives(y, noise_var, derivatives)
-    sites = None if derivatives is None else derivatives.sites
+    sites = sites_of(derivatives)
     mean = observe(lambda X: mean_at(mean_fn, X), X, sites)
-    return gram(kernel, X, sites).astype(y.dtype), variances, values - mean
+    K = gram(kernel, X, sites).astype(y.dtype)
+    return K, variances, jitter_variance(jitter, K, sites), values - mean

@@ -113,6 +113,10 @@ class Derivatives(eqx.Module):
         return Derivatives(rows, dims, gradients.reshape(-1), noise_var)
 
 
+def sites_of(derivatives: Derivatives | None) -> DerivativeSites | None:
+    return None if derivatives is None else derivatives.sites
+
+
 def _as_dims(
     call: str, dims: int | Sequence[int], n: int, in_size: int
 ) -> tuple[int, ...]:

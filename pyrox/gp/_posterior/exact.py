@@ -24,17 +24,23 @@ from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
 from .._solvers.cholesky import (
     CholeskyFactor,
-    factor,
+    checked_factor,
     guarded_factor,
 )
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
-from .derivatives import Derivatives, DerivativeSites, checked, require_derivatives
-from .jitter import jitter_variance, no_factor
+from .derivatives import (
+    Derivatives,
+    DerivativeSites,
+    checked,
+    require_derivatives,
+    sites_of,
+)
+from .jitter import no_factor
 from .mean import mean_at
 from .process import as_process
-from .rounding import rounding, warn_of_rounding
+from .rounding import require_numbers, rounding, warn_of_rounding
 
 
 class GPPrior(eqx.Module):
@@ -98,8 +104,8 @@ class GPPrior(eqx.Module):
         Raises:
             ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
                 priors without values, derivatives of functions that have none, a Gram
-                matrix that cannot be factored. Under `jit` errors of value are raised
-                when the program runs.
+                matrix that cannot be factored, a mean function that returns NaN. Under
+                `jit` errors of value are raised when the program runs.
 
         Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N.
         """
@@ -115,6 +121,7 @@ class GPPrior(eqx.Module):
         posterior, ok, lost = _factored(prior, y, noise_var, derivatives)
         sentence = no_factor(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
+        weights = require_numbers(call, weights)
         warn_of_rounding(call, lost, weights)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
@@ -302,8 +309,7 @@ class ConditionedGP(eqx.Module):
         return densities[: self.y.shape[0]]
 
     def _conditional(self) -> Conditional:
-        prior, derivatives = self.prior, self.derivatives
-        where = prior.X, None if derivatives is None else derivatives.sites
+        prior, where = self.prior, (self.X, sites_of(self.derivatives))
         return Conditional(
             prior.kernel, prior.mean_fn, *where, self.factor, self.weights
         )
@@ -337,10 +343,6 @@ class ConditionedGP(eqx.Module):
 def _factored(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array, Array]:
-    def checked_factor(K, diagonal):
-        root = factor(K, diagonal)
-        return root, root.succeeded()
-
     posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
     least = jnp.min(posterior.jitter_var) + jnp.min(posterior.noise_var)
     return posterior, ok, rounding(posterior.factor, posterior.weights, least)
@@ -355,8 +357,7 @@ def assemble(
 ) -> tuple[ConditionedGP, Array]:
     """The posterior by a way to factor, and what that says of its success."""
     prior, y, noise_var, derivatives = _of_one_type(prior, y, noise_var, derivatives)
-    K, variances, residual = _observed(prior, y, noise_var, derivatives)
-    jitter_var = _jitter(prior, K, derivatives)
+    K, variances, jitter_var, residual = _observed(prior, y, noise_var, derivatives)
     root, ok = factored(K, jitter_var + variances)
     weights = root.solve(residual[:, None])[:, 0]
     parts = prior, y, noise_var, root, weights, jitter_var, derivatives
@@ -367,8 +368,9 @@ def assemble(
 def _log_density(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> Array:
-    K, variances, residual = _observed(*_of_one_type(prior, y, noise_var, derivatives))
-    root, ok = guarded_factor(K, _jitter(prior, K, derivatives) + variances)
+    data = _of_one_type(prior, y, noise_var, derivatives)
+    K, variances, jitter_var, residual = _observed(*data)
+    root, ok = guarded_factor(K, jitter_var + variances)
     ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
     value = root.log_density(residual)
     return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
@@ -377,12 +379,7 @@ def _log_density(
 @jax.jit
 def _log_marginal(posterior: ConditionedGP) -> Array:
     parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
-    return posterior.factor.log_density(_observed(*parts)[2])
-
-
-def _jitter(prior: GPPrior, K: Array, derivatives: Derivatives | None) -> Array:
-    sites = None if derivatives is None else derivatives.sites
-    return jitter_variance(prior.jitter, K, sites)
+    return posterior.factor.log_density(_observed(*parts)[-1])
 
 
 def _of_one_type(
@@ -396,6 +393,6 @@ def _of_one_type(
 
 def _observed(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
-) -> tuple[Array, Array, Array]:
-    data = y, noise_var, derivatives
-    return observed(prior.kernel, prior.mean_fn, prior.X, *data)
+) -> tuple[Array, Array, Array, Array]:
+    process = prior.kernel, prior.mean_fn, prior.jitter
+    return observed(*process, prior.X, y, noise_var, derivatives)

@@ -1,11 +1,12 @@
-"""What rounding takes of a posterior's mean, from the factor at hand."""
+"""What the type takes of a posterior: its digits, or all that is a number."""
 
+import math
 import warnings
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._hyper.checks import is_traced
+from .._hyper.checks import is_traced, require
 from .._solvers.cholesky import CholeskyFactor
 
 _VISIBLE = 0.1
@@ -40,3 +41,13 @@ def warn_of_rounding(call: str, lost: Array, weights: Array) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def require_numbers(call: str, weights: Float[Array, " U"]) -> Float[Array, " U"]:
+    """The weights of a posterior, if they are numbers."""
+    sentence = (
+        f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
+        "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
+        "`kernel(X, X)`, and at the units of y."
+    )
+    return require(weights, lambda w: abs(w) < math.inf, sentence)

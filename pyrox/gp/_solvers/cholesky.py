@@ -46,6 +46,14 @@ def factor(A: Float[Array, "N N"], diagonal: Float[Array, "..."]) -> CholeskyFac
     return CholeskyFactor(cholesky(A + jnp.diag(shift)))
 
 
+def checked_factor(
+    A: Float[Array, "N N"], diagonal: Float[Array, "..."]
+) -> tuple[CholeskyFactor, Bool[Array, ""]]:
+    """`factor`, and whether it exists."""
+    root = factor(A, diagonal)
+    return root, root.succeeded()
+
+
 def guarded_factor(
     A: Float[Array, "N N"], diagonal: Float[Array, "..."]
 ) -> tuple[CholeskyFactor, Bool[Array, ""]]:
@@ -54,7 +62,7 @@ def guarded_factor(
     For log-densities. The gradient of a failed factor is NaN, and NaN times zero is
     NaN: so look first, then differentiate a matrix that has a factor.
     """
-    ok = factor(*jax.lax.stop_gradient((A, diagonal))).succeeded()
+    _, ok = checked_factor(*jax.lax.stop_gradient((A, diagonal)))
     return factor(jnp.where(ok, A, 0), jnp.where(ok, diagonal, 1)), ok
 
 
