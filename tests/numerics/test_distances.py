@@ -123,7 +123,7 @@ def test_the_gradient_of_the_likelihood_over_a_wide_span(kernel, span, expected)
 @pytest.mark.parametrize("in_size", few_of([1, 6], 1))
 def test_slopes_by_query_points_over_a_wide_span(in_size, x64):
     """Rows that are differentiated together: of the mean, and of paths."""
-    X, query, weights = near_pairs(1e4, in_size)
+    X, query, weights = near_pairs(1e5, in_size)
 
     def posterior(dtype):
         y = jnp.asarray(weights[0], dtype)
