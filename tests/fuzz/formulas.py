@@ -88,7 +88,7 @@ class AbstractRadialLeaf(Leaf):
         g, slope = self.correlation((gap**2).sum(-1))
         most = v * (n_inputs + 8)
         steep = most / ell
-        at_zero = -2 * self.correlation(Long(0))[1]
+        at_zero = -2 * self.correlation(np.zeros((), Long))[1]
         mixed = at_zero * np.diag(v / ell**2)
         return Jet(
             Rounded(v * g, np.full_like(g, most)),
@@ -118,7 +118,7 @@ class Matern(AbstractRadialLeaf):
         return self.order > 1
 
     def library(self) -> gp.AbstractKernel:
-        return gp.Matern(self.order, self.variance, *self.values)
+        return gp.Matern(self.order, self.variance, self.values[0])
 
     def correlation(self, r2):
         z = np.sqrt(2 * Long(self.order) * r2)
@@ -221,7 +221,7 @@ class Linear(Leaf):
 
 class Polynomial(Leaf):
     def library(self) -> gp.AbstractKernel:
-        return gp.Polynomial(int(self.order), self.variance, *self.values)
+        return gp.Polynomial(int(self.order), self.variance, self.values[0])
 
     def jet(self, A: np.ndarray, B: np.ndarray) -> Jet:
         v, c, n = self.variance.astype(Long), self.values[0].astype(Long), self.order

@@ -128,8 +128,8 @@ def problem(seed: int, index: int, about: Structure) -> Problem:
         y = y * np.where(rng.random(about.n_data) < 0.2, 1e3, 1)
     empty = Problem(kernel, X, queries, y, np.asarray(noise), about)
     y = y + empty.mean(X).value.astype(np.float64)
-    arrays = (np.asarray(a, about.dtype) for a in (y, noise))
-    return Problem(kernel, X, queries, *arrays, about)
+    y, noise = (np.asarray(a, about.dtype) for a in (y, noise))
+    return Problem(kernel, X, queries, y, noise, about)
 
 
 def _inputs(
@@ -153,7 +153,8 @@ def _inputs(
     weight[:2] = 0  # at data
     between = (1 - weight) * pairs[0] + weight * pairs[1]
     unit = 10 ** rng.uniform(-2, 2)
-    return tuple((unit * (Z + shift)).astype(about.dtype) for Z in (X, between))
+    X, between = (unit * (Z + shift) for Z in (X, between))
+    return X.astype(about.dtype), between.astype(about.dtype)
 
 
 def _numbers(
