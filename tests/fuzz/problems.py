@@ -192,7 +192,7 @@ def _leaf(
     ranges = {
         "RBF": lambda: [length()],
         "Matern": lambda: [length()],
-        "RationalQuadratic": lambda: [length(), 10 ** rng.uniform(-0.5, 1.5)],
+        "RationalQuadratic": lambda: [length(), 10 ** rng.uniform(-2, 1.5)],
         "Periodic": lambda: [10 ** rng.uniform(-0.5, 0.7, shape), length()],
         "Cosine": lambda: [length()],
         "SpectralMixture": lambda: [
