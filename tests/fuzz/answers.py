@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import drawn
@@ -15,18 +16,25 @@ from tally import Tally
 from variational import Guide
 
 from pyrox import gp
+from pyrox.gp._posterior.jitter import as_fraction
 
 N_FEATURES, N_PATHS, BLOCK = 128, 3, 3
 
 
-def jitter_of(prior: gp.GPPrior | gp.SparseGPPrior) -> float:
-    """The variance that the library adds to the diagonal of the prior's Gram matrix."""
-    return float(prior.jitter)
+def jitter_of(
+    prior: gp.GPPrior | gp.SparseGPPrior, problem: Problem, X: np.ndarray
+) -> Any:
+    """The variance that the library adds to the diagonal of the Gram matrix at X."""
+    dtype = np.dtype(problem.structure.dtype)
+    fraction = as_fraction(prior.jitter, len(X), dtype)
+    return fraction * np.mean(problem.kernel.diag(X.astype(Long)))
 
 
 def check(problem: Problem, tally: Tally, seed: int) -> None:
     """Compares all answers to `problem`, whose draws come from `seed`."""
-    with np.errstate(all="ignore"):  # of the reference, where there are no digits left
+    # Of the reference, where there are no digits left; the library says so, too.
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*resolves the mean only to about")
         posterior, dense = _exact(problem, tally)
         if posterior is not None:
             given = problem, posterior, dense, tally, seed
@@ -45,7 +53,9 @@ def _exact(problem: Problem, tally: Tally) -> tuple[gp.ConditionedGP | None, Den
     prior = process(gp.GPPrior, problem, problem.X)
     y, mean = problem.y.astype(Long), problem.mean(problem.X)
     residual = Rounded(y - mean.value, abs(y) + abs(mean.value) + mean.error)
-    diagonal = np.broadcast_to(problem.noise.astype(Long) + jitter_of(prior), y.shape)
+    diagonal = np.broadcast_to(
+        problem.noise.astype(Long) + jitter_of(prior, problem, problem.X), y.shape
+    )
     gram = problem.kernel.gram(problem.X, problem.X)
     dense = Dense(gram, diagonal, residual, problem.structure.eps)
     got = prior.log_marginal_likelihood(problem.y, problem.noise)
@@ -198,7 +208,7 @@ def _sparse(problem: Problem, tally: Tally, seed: int) -> None:
     prior = process(gp.SparseGPPrior, problem, Z)
     level = np.sqrt(np.mean(problem.kernel.diag(Z))).astype(np.float64)
     root = np.tril(0.1 * rng.normal(size=(m, m)), -1) + np.diag(rng.uniform(0.1, 1, m))
-    mean_at_Z, jitter = problem.mean(Z), np.full(m, jitter_of(prior), Long)
+    mean_at_Z, jitter = problem.mean(Z), np.full(m, jitter_of(prior, problem, Z), Long)
     gram = problem.kernel.gram(Z, Z)
     kind = about.guide
     unit = 1.0 if kind == "WhitenedGuide" else level

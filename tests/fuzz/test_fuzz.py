@@ -62,7 +62,7 @@ def _other_variance(monkeypatch):
 
 
 def _no_jitter(monkeypatch):
-    monkeypatch.setattr(answers, "jitter_of", lambda prior: 0.0)
+    monkeypatch.setattr(answers, "jitter_of", lambda *_: 0.0)
 
 
 def _other_noise(monkeypatch):
