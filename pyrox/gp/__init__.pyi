@@ -31,6 +31,7 @@ from ._posterior.families import WhitenedGuide as WhitenedGuide
 from ._paths.samplers import PathwiseSampler as PathwiseSampler
 from ._paths.samplers import DecoupledPathwiseSampler as DecoupledPathwiseSampler
 from ._paths.path import PathwiseFunction as PathwiseFunction
+from ._hyper.unchecked import unchecked as unchecked
 from ._paths.certificate import diagnose as diagnose, Diagnosis as Diagnosis
 from ._decisions.acquisition import expected_improvement as expected_improvement
 from ._decisions.acquisition import log_expected_improvement as log_expected_improvement

@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.special import logsumexp, ndtr
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._hyper.checks import as_float, require, require_finite
+from .._hyper.checks import as_float, as_points, require, require_finite
 from .._numerics.safe_sqrt import safe_sqrt
 from .._paths.ensemble import PathwiseEnsemble
 from .._paths.path import PathwiseFunction
@@ -250,7 +250,7 @@ def _values(
 
 def _as_points(call: str, X: ArrayLike) -> tuple[Array, tuple[int, int]]:
     """The points (N q, D), which `f` checks, and (N, q)."""
-    X = as_float(X)
+    X = as_points(X, f"{call}(f, X)")
     if X.ndim not in (2, 3) or 0 in X.shape:
         raise ValueError(
             f"`{call}(f, X)` must have shape (N, D), or (N, q, D) for batches of q "
@@ -262,7 +262,7 @@ def _as_points(call: str, X: ArrayLike) -> tuple[Array, tuple[int, int]]:
 
 
 def _as_scalar(call: str, x: ArrayLike, fix: str) -> Array:
-    x = as_float(x)
+    x = as_float(x, call)
     if x.shape != ():
         raise ValueError(f"`{call}` must be one number. Got shape {x.shape}. {fix}")
     return x

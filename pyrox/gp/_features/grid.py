@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._hyper.checks import as_float, common_dtype, is_traced
+from .._hyper.arrays import as_float, as_numbers, is_traced, require_resolved
+from .._hyper.checks import common_dtype
 from .basis import AbstractTermBasis, Expandable, Factor, Sobol, split_factors
 from .lattice import lattice_features
 from .maps import FourierFeatures, fourier_columns
@@ -109,7 +110,9 @@ class FourierGrid(AbstractTermBasis):
 
 
 def _as_domain(domain: Any) -> Array:
-    sides = [jnp.atleast_1d(as_float(side)) for side in domain]
+    call = "FourierGrid(domain=...)"
+    given = [as_numbers(side, call) for side in domain]
+    sides = [jnp.atleast_1d(as_float(side)) for side in given]
     shapes = {side.shape for side in sides if side.shape != (1,)}
     if len(sides) != 2 or len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
         raise ValueError(
@@ -117,6 +120,9 @@ def _as_domain(domain: Any) -> Array:
             f"a number or (D,). Got {domain!r}. Pass `(0.0, 1.0)`, say."
         )
     dtype = common_dtype(*sides)
+    if not any(map(is_traced, given)):
+        box = np.stack(np.broadcast_arrays(*(np.atleast_1d(side) for side in given)))
+        require_resolved(call, box, dtype)
     lower, upper = jnp.broadcast_arrays(*(side.astype(dtype) for side in sides))
     known = not is_traced(lower) and not is_traced(upper)
     if known and not (np.asarray(lower) < np.asarray(upper)).all():

@@ -10,36 +10,21 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from .arrays import (
+    as_float,
+    as_numbers,
+    as_points,
+    is_traced,
+    require_single,
+    require_varying,
+)
+from .unchecked import is_checked
+
 Tree = TypeVar("Tree")
-
-
-def is_traced(x: Any) -> bool:
-    """Whether the value of `x` is unknown until the program runs."""
-    return isinstance(x, jax.core.Tracer)
-
-
-def as_float(x: ArrayLike) -> Float[Array, "..."]:
-    """`x` as a floating array that keeps its width; integers become the default float.
-
-    Python numbers become strong types: a weakly typed leaf would change its type, and
-    so recompile every user, at the first update by an optimiser.
-    """
-    if getattr(x, "weak_type", False) and not is_traced(x):
-        x = np.asarray(x)  # made strong
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    if isinstance(x, int | float | np.ndarray | np.generic):
-        # A copy that nobody changes later; `jnp.asarray` compiles a program a shape.
-        return jax.device_put(np.array(x, dtype))
-    return jnp.asarray(x, dtype=dtype)
 
 
 def common_dtype(*arrays: Array) -> np.dtype:
@@ -58,7 +43,7 @@ def require(
     runs, or not at all if `at_run_time` is false: a log-density answers `-inf` instead.
     """
     if is_traced(x):
-        return eqx.error_if(x, ~holds(x), sentence) if at_run_time else x
+        return require_ok(x, holds(x), sentence) if at_run_time else x
     values = np.asarray(x)
     bad = ~np.asarray(holds(values))
     if bad.any():
@@ -66,11 +51,14 @@ def require(
     return x
 
 
-def require_ok(x: Array, ok: Array, sentence: str) -> Array:
-    """Return `x` if the boolean `ok`, else raise `sentence`; at run time if traced."""
+def require_ok(x: Tree, ok: Array, sentence: str) -> Tree:
+    """Return `x` if all booleans `ok`, else raise `sentence`.
+
+    If they are traced that is when the program runs, and never within `unchecked`.
+    """
     if is_traced(ok):
-        return eqx.error_if(x, ~ok, sentence)
-    if not bool(ok):
+        return eqx.error_if(x, ~ok, sentence) if is_checked() else x
+    if not np.asarray(ok).all():
         raise ValueError(sentence)
     return x
 
@@ -153,8 +141,12 @@ def require_inside(
 def as_inputs(
     call: str, X: ArrayLike, in_size: int | None = None, *, at_run_time: bool = True
 ) -> Float[Array, "N D"]:
-    """`X` as finite floats of shape (N, D), N of at least one, with D = `in_size`."""
-    X = as_float(X)
+    """`X` as finite floats of shape (N, D), N of at least one, with D = `in_size`.
+
+    Without `in_size` they are inputs that others are held to, and a matrix is factored
+    at them: not in half precision. Those that follow are read in the wider type.
+    """
+    X = as_points(X, call)
     if X.ndim != 2:
         fix = {
             0: "For one point of one dimension pass `jnp.array([[x]])`.",
@@ -171,6 +163,8 @@ def as_inputs(
             f"`{call}` must have shape (N, {in_size}), as the inputs before it have "
             f"D={in_size}. Got {X.shape}. Pass the same columns in the same order."
         )
+    if in_size is None:
+        require_single(call, X)
     return require_finite(X, call, at_run_time=at_run_time)
 
 
@@ -178,7 +172,8 @@ def as_values(
     call: str, y: ArrayLike, n_data: int, *, at_run_time: bool = True
 ) -> Float[Array, " N"]:
     """`y` as finite floats of shape (N,)."""
-    y = as_float(y)
+    given = as_numbers(y, call)
+    y = as_float(given, call)
     if y.shape != (n_data,):
         fix = (
             "Pass `y[:, 0]`."
@@ -186,6 +181,8 @@ def as_values(
             else f"Pass one value for each of the {n_data} rows of X."
         )
         raise ValueError(f"`{call}` must have shape ({n_data},). Got {y.shape}. {fix}")
+    require_single(call, given)
+    require_varying(call, given, y.dtype)
     return require_finite(y, call, at_run_time=at_run_time)
 
 
@@ -193,7 +190,8 @@ def as_noise(
     call: str, noise_var: ArrayLike, n_data: int, *, at_run_time: bool = True
 ) -> Float[Array, "..."]:
     """`noise_var` as positive finite variances of shape () or (N,)."""
-    noise_var = as_float(noise_var)
+    noise_var = as_float(noise_var, call)
+    require_single(call, noise_var)
     if noise_var.shape not in ((), (n_data,)):
         raise ValueError(
             f"`{call}` must have shape () or ({n_data},). Got {noise_var.shape}. "

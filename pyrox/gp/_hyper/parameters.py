@@ -238,7 +238,7 @@ def raise_if_ambiguous(found: list[AbstractParametrized], names: set[str]) -> No
 
 def as_hyperparameter(name: str, value: ArrayLike, field_shape: tuple) -> Array:
     """A new value for a hyperparameter, of the shape that its field has."""
-    array = as_float(value)
+    array = as_float(value, name)
     if array.shape != field_shape:
         raise ValueError(
             f"`{name}` has shape {field_shape} and was given {array.shape}. Map over a "

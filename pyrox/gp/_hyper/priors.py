@@ -84,7 +84,8 @@ class AbstractWithPriors(AbstractParametrized):
         the default is another program to `jit` than one whose priors were substituted.
         """
         for field, value in hyperparameters.items():
-            setattr(self, field, as_float(value))
+            call = f"{name or type(self).__name__}.{field}"
+            setattr(self, field, as_float(value, call))
         self.name, self.priors = name, ()
 
     def set_prior(

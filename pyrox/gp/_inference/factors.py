@@ -20,6 +20,7 @@ from .._hyper.parameters import (
     valid,
 )
 from .._hyper.priors import sample_hyperparameters
+from .._hyper.unchecked import jit
 from .._posterior.derivatives import (
     Derivatives,
     DerivativeSites,
@@ -178,7 +179,7 @@ def gp_sample(
     return jnp.asarray(numpyro.deterministic(name, f))
 
 
-@jax.jit
+@jit
 def _latent(prior: GPPrior) -> tuple[Array, Array, Array]:
     K = prior.kernel(prior.X, prior.X)
     root, ok = guarded_factor(K, jitter_variance(prior.jitter, K))
@@ -246,7 +247,7 @@ def gp_derivatives(
     return prior, jnp.asarray(numpyro.deterministic(name, slopes))
 
 
-@jax.jit
+@jit
 def _derivatives_given(
     prior: GPPrior, y: Array, noise_var: Array, sites: DerivativeSites, z: Array
 ) -> tuple[Array, Array]:

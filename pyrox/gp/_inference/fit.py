@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution
 from tqdm.auto import tqdm
 
 from .._hyper.checks import as_count, is_traced, require_ok
+from .._hyper.unchecked import jit
 from .._numerics.implicit import moving_minimum
 from .._numerics.lbfgs import Search, advance, begin
 from .._posterior.exact import GPPrior
@@ -111,7 +112,7 @@ def _objective(problem: Problem, vector: Array) -> Array:
     return -(likelihood + log_prior(problem, prior, noise_var)) / problem.y.shape[0]
 
 
-@jax.jit
+@jit
 def _begin(problem: Problem, key: PRNGKeyArray | None, start: ArrayLike) -> Search:
     point = to_vector(problem)
     if key is not None:
@@ -120,7 +121,7 @@ def _begin(problem: Problem, key: PRNGKeyArray | None, start: ArrayLike) -> Sear
     return begin(point)
 
 
-@jax.jit
+@jit
 def _advance(
     problem: Problem, search: Search, tolerance: Array, most_steps: ArrayLike
 ) -> tuple[Search, _Runs]:
@@ -161,7 +162,7 @@ def _search(task: _Task, search: Search, bar: tqdm) -> _Runs:
             return run
 
 
-@functools.partial(jax.jit, static_argnames="n_starts")
+@functools.partial(jit, static_argnames="n_starts")
 def _search_in_program(
     problem: Problem,
     key: PRNGKeyArray | None,
@@ -191,7 +192,7 @@ class _Best(NamedTuple):
     has_density: Array
 
 
-@functools.partial(jax.jit, static_argnames="differentiable")
+@functools.partial(jit, static_argnames="differentiable")
 def _best(
     problem: Problem, runs: _Runs, tolerance: Array, differentiable: bool
 ) -> tuple[_Best, Starts]:

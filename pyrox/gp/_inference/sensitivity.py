@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._hyper.checks import as_count, as_float, is_traced
+from .._hyper.checks import as_count, as_float, is_traced, require_ok
+from .._hyper.unchecked import jit
 from .._numerics.closure import Programs
 from .log_joint import ModelLogJoint
 
@@ -148,7 +149,8 @@ def _require_finite(found: Sensitivity, bad: Array) -> Sensitivity:
         )
         fix = "Evaluate it there; in float32, try eta and draws in float64."
         if is_traced(bad):
-            found = eqx.error_if(found, bad[i] < found.n_draws, f"{sentence} {fix}")
+            ok = bad[i] >= found.n_draws
+            found = require_ok(found, ok, f"{sentence} {fix}")
         elif (first := int(bad[i])) < found.n_draws:
             raise ValueError(f"{sentence} Got NaN or inf at draw {first}. {fix}")
     return found
@@ -219,7 +221,7 @@ def _program(functional: Callable, log_joint: Callable) -> Callable:
         first, sums, bad = _sum_batches(terms, draws, bounds, batch_size)
         return _estimates(first, sums, np.diff(bounds)), bad
 
-    return eqx.filter_jit(program)
+    return jit(program, by=eqx.filter_jit)
 
 
 def _scalar(name: str, value: Any) -> Array:

@@ -5,7 +5,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._features.basis import Draw
 from .._features.maps import AbstractFeatures, FourierFeatures
-from .._hyper.checks import as_float, common_dtype
+from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .kernel import AbstractConstantVariance
 
@@ -34,7 +34,7 @@ class Constant(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         variance = self.variance.astype(common_dtype(X1, X2))
         return jnp.broadcast_to(variance, (X1.shape[0], X2.shape[0]))
 
@@ -80,7 +80,7 @@ class White(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         same = jnp.all(X1[:, None, :] == X2[None, :, :], axis=2)
         dtype = common_dtype(X1, X2)
         return self.variance.astype(dtype) * same.astype(dtype)

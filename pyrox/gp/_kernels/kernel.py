@@ -23,7 +23,7 @@ from .._features.maps import (
     scale_features,
 )
 from .._features.spectrum import RadialSpectrum
-from .._hyper.checks import as_float, require_numbers
+from .._hyper.checks import as_points, require_numbers
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._hyper.priors import AbstractWithPriors
 
@@ -139,7 +139,7 @@ class AbstractConstantVariance(AbstractKernel):
     variance: eqx.AbstractVar[Float[Array, ""]]
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
-        X = as_float(X)
+        X = as_points(X)
         return jnp.broadcast_to(self.variance.astype(X.dtype), X.shape[:1])
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._features.basis import Draw
 from .._features.maps import FourierFeatures
-from .._hyper.checks import as_float, common_dtype
+from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import squared_distances
 from .kernel import AbstractConstantVariance, AbstractKernel
@@ -73,7 +73,7 @@ class Periodic(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         dtype, in_size = common_dtype(X1, X2), X1.shape[1]
         scale = 1 / per_input(self, "lengthscale", in_size).astype(dtype)
         circles = _angles(self, X1.astype(dtype), X2.astype(dtype))
@@ -151,7 +151,7 @@ class Cosine(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         dtype = common_dtype(X1, X2)
         left, right = _angles(self, X1.astype(dtype), X2.astype(dtype))
         left, right = jnp.sum(left, axis=1), jnp.sum(right, axis=1)

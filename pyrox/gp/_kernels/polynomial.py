@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._features.maps import AbstractFeatures
-from .._hyper.checks import as_count, as_float, common_dtype
+from .._hyper.checks import as_count, as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .kernel import AbstractKernel
 
@@ -38,12 +38,12 @@ class Linear(AbstractKernel):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         dtype, slopes = common_dtype(X1, X2), self._slopes(X1.shape[1])
         return (slopes(X1.astype(dtype))) @ slopes(X2.astype(dtype)).T
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
-        X = as_float(X)
+        X = as_points(X)
         return jnp.sum(self._slopes(X.shape[1])(X) ** 2, axis=1)
 
     def exact_features(self, n_features: int, in_size: int) -> "MonomialFeatures":
@@ -92,12 +92,12 @@ class Polynomial(AbstractKernel):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         dtype = common_dtype(X1, X2)
         return self._of_products(X1.astype(dtype) @ X2.astype(dtype).T)
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
-        return self._of_products(jnp.sum(as_float(X) ** 2, axis=1))
+        return self._of_products(jnp.sum(as_points(X) ** 2, axis=1))
 
     def _of_products(self, products: Float[Array, "..."]) -> Float[Array, "..."]:
         dtype = products.dtype

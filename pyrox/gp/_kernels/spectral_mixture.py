@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from .._features.basis import Draw
 from .._features.maps import FourierFeatures
-from .._hyper.checks import as_float, common_dtype
+from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, site
 from .._numerics.distances import squared_distances
 from .kernel import AbstractKernel
@@ -66,7 +66,7 @@ class SpectralMixture(AbstractKernel):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         self._check(X1.shape[1])
         dtype = common_dtype(X1, X2)
         X1, X2 = X1.astype(dtype), X2.astype(dtype)
@@ -82,7 +82,7 @@ class SpectralMixture(AbstractKernel):
         return reduce(operator.add, (gram(*mode) for mode in modes))
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
-        X = as_float(X)
+        X = as_points(X)
         return jnp.broadcast_to(jnp.sum(self.weights).astype(X.dtype), X.shape[:1])
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:

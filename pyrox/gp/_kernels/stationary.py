@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._features.basis import Draw
 from .._features.maps import FourierFeatures
 from .._features.spectrum import RadialSpectrum
-from .._hyper.checks import as_float, common_dtype
+from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import squared_distances
 from .._numerics.gamma import log_gamma_of_normal
@@ -36,7 +36,7 @@ class AbstractStationary(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
-        X1, X2 = as_float(X1), as_float(X2)
+        X1, X2 = as_points(X1), as_points(X2)
         if X1.ndim != 2 or X2.ndim != 2 or X1.shape[1] != X2.shape[1]:
             raise ValueError(
                 f"`{type(self).__name__}(X1, X2)` must be given shapes (N, D) and "

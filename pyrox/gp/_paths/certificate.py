@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._hyper.checks import as_inputs, require_inside
+from .._hyper.unchecked import jit
 from .._posterior.derivatives import cross_gram, gram, observe
 from .._posterior.mean import mean_at
 from .._solvers.cholesky import factor
@@ -157,7 +158,7 @@ def _checked(paths: Any, X: ArrayLike) -> tuple[AnchorValues, Array]:
     return paths.given, require_inside(X, call, paths.domain, OUTSIDE)
 
 
-@functools.partial(jax.jit, static_argnames="informed")
+@functools.partial(jit, static_argnames="informed")
 def _implied(
     path: PathwiseFunction, given: AnchorValues, X: Array, informed: bool
 ) -> tuple[Array, Array]:

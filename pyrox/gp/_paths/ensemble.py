@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 from .._features.basis import AbstractBasis
 from .._features.by_name import as_basis
 from .._hyper.checks import as_count, as_inputs, common_dtype, require_inside
+from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_batches
 from .._numerics.closure import Programs
 from .._posterior.exact import ConditionedGP
@@ -125,7 +126,7 @@ def _build(condition: Callable[[dict[str, Array]], ConditionedGP]) -> Callable:
 
         return map_batches(one, (keys, draws), batch_size)
 
-    return jax.jit(draw_paths, static_argnums=(3, 4, 5))
+    return jit(draw_paths, static_argnums=(3, 4, 5))
 
 
 _programs = Programs(_build)
@@ -152,7 +153,7 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
     return posterior
 
 
-@jax.jit
+@jit
 def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
     weights = ensemble.paths.feature_weights, ensemble.paths.update_weights
     X = X.astype(common_dtype(X, *weights))

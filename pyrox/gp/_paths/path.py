@@ -14,13 +14,14 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .._features.basis import AbstractBasis, Sobol
 from .._features.maps import AbstractFeatures, SumFeatures, combine, weigh
 from .._hyper.checks import (
-    as_float,
     as_inputs,
+    as_points,
     common_dtype,
     is_traced,
     require_finite,
     require_inside,
 )
+from .._hyper.unchecked import jit
 from .._kernels.kernel import AbstractKernel, product_of
 from .._numerics.blocks import block_rows, map_batches, map_rows
 from .._posterior.derivatives import (
@@ -125,7 +126,8 @@ class PathwiseFunction(eqx.Module):
             >>> paths.each(jnp.ones((5, 7, 2))).shape
             (5, 7)
         """
-        call, X, in_size = "paths.each(X)", as_float(X), self.anchors.shape[-1]
+        call, in_size = "paths.each(X)", self.anchors.shape[-1]
+        X = as_points(X, call)
         self._require_one_draw(call)
         wanted = X.ndim == 3 and X.shape[::2] == (self.n_paths, in_size)
         if not wanted or X.shape[1] == 0:
@@ -331,7 +333,7 @@ def bare(path: PathwiseFunction) -> PathwiseFunction:
     return dataclasses.replace(path, given=None, basis=Sobol())
 
 
-_blocked = functools.partial(jax.jit, static_argnames="block_size")
+_blocked = functools.partial(jit, static_argnames="block_size")
 
 
 @_blocked

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
@@ -21,6 +20,7 @@ from .._features.maps import (
 from .._hyper.checks import as_count, require_inside, require_ok, without_nan
 from .._hyper.parameters import require_valid
 from .._hyper.priors import sample_hyperparameters
+from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
 from .._posterior.derivatives import (
     DerivativeSites,
@@ -263,7 +263,7 @@ def _prior_draw(
     return values
 
 
-_static = functools.partial(jax.jit, static_argnames=("n_features", "n_paths"))
+_static = functools.partial(jit, static_argnames=("n_features", "n_paths"))
 
 
 @_static

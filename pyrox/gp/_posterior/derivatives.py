@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._hyper.checks import as_inputs, as_noise, as_values
+from .._hyper.checks import as_inputs, as_noise, as_numbers, as_values
 from .._kernels.kernel import AbstractKernel
 
 
@@ -102,7 +102,7 @@ class Derivatives(eqx.Module):
         """
         call = "Derivatives.of_gradients"
         X = as_inputs(f"{call}(X)", X, at_run_time=False)
-        gradients = jnp.asarray(gradients)
+        gradients = as_numbers(gradients, f"{call}(gradients)")
         if gradients.shape != X.shape:
             raise ValueError(
                 f"`{call}(gradients)` must have the shape of X, {X.shape}. Got "

@@ -19,6 +19,7 @@ from .._hyper.checks import (
 )
 from .._hyper.parameters import require_valid, valid
 from .._hyper.priors import sample_hyperparameters
+from .._hyper.unchecked import jit
 from .._kernels.kernel import AbstractKernel
 from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
@@ -339,7 +340,7 @@ class ConditionedGP(eqx.Module):
         return block_rows(call, block_size, self.weights.shape[0], X.dtype)
 
 
-@jax.jit
+@jit
 def _factored(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array, Array]:
@@ -364,7 +365,7 @@ def assemble(
     return ConditionedGP(*parts), ok
 
 
-@jax.jit
+@jit
 def _log_density(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> Array:
@@ -376,7 +377,7 @@ def _log_density(
     return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
 
 
-@jax.jit
+@jit
 def _log_marginal(posterior: ConditionedGP) -> Array:
     parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
     return posterior.factor.log_density(_observed(*parts)[-1])

@@ -20,6 +20,7 @@ from .._hyper.checks import (
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
 from .._hyper.priors import sample_hyperparameters
+from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
 from .jitter import no_factor
 from .mean import mean_at
@@ -165,7 +166,7 @@ def _checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
     return jax.tree.map(lambda x: require_ok(x, ok, sentence), value)
 
 
-@functools.partial(jax.jit, static_argnames="n_samples")
+@functools.partial(jit, static_argnames="n_samples")
 def _sample(
     guide: AbstractGuide, key: PRNGKeyArray, prior: SparseGPPrior, n_samples: int
 ) -> tuple[Array, Array]:
@@ -173,13 +174,13 @@ def _sample(
     return guide.draw(key, inducing, n_samples), inducing.factor.succeeded()
 
 
-@jax.jit
+@jit
 def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
     inducing = prior.inducing()
     return guide.divergence(inducing), inducing.factor.succeeded()
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@functools.partial(jit, static_argnames="block_size")
 def _predict(
     guide: AbstractGuide, prior: SparseGPPrior, X: Array, block_size: int
 ) -> tuple[tuple[Array, Array], Array]:
@@ -208,7 +209,7 @@ def _marginals(
     return mean_at(prior.mean_fn, X) + mean @ explained, var
 
 
-@functools.partial(jax.jit, static_argnames="n_total")
+@functools.partial(jit, static_argnames="n_total")
 def _elbo(
     guide: AbstractGuide,
     prior: SparseGPPrior,

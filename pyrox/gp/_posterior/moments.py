@@ -2,15 +2,15 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._hyper.unchecked import jit
 from .._numerics.blocks import map_rows
 from .conditional import Conditional
 from .derivatives import DerivativeSites
 
-_blocked = functools.partial(jax.jit, static_argnames="block_size")
+_blocked = functools.partial(jit, static_argnames="block_size")
 
 
 @_blocked
@@ -23,12 +23,12 @@ def var(given: Conditional, X: Array, block_size: int) -> Array:
     return map_rows(lambda rows: given.var(rows), X, block_size)
 
 
-@jax.jit
+@jit
 def cov(given: Conditional, X: Array) -> Array:
     return given.cov(X)
 
 
-@jax.jit
+@jit
 def derivatives(given: Conditional, sites: DerivativeSites) -> tuple[Array, Array]:
     return given.derivatives(sites)
 
@@ -44,6 +44,6 @@ def value_and_gradient(given: Conditional, X: Array, block_size: int) -> Array:
     return map_rows(mean_over_cov, X, block_size, axis=0)
 
 
-@jax.jit
+@jit
 def leave_one_out_log_density(given: Conditional) -> Array:
     return given.leave_one_out_log_density()
