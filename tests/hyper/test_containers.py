@@ -76,7 +76,7 @@ SAME = {
     "decimals": [Decimal(float(v)) for v in y],
     "list": y.tolist(),
     "list of arrays": [jnp.float32(v) for v in y],
-    "masked array without a mask": np.ma.array(y, mask=False),
+    "masked array without a mask": np.ma.asarray(y),
     "long double": y.astype(np.longdouble),
     "big endian": y.astype(">f8"),
 }
