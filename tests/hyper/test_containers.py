@@ -98,7 +98,7 @@ def test_frames_are_read():
     np.testing.assert_array_equal(whole.X[:, 0], [1, 2, 3])
 
 
-MASKED = np.ma.MaskedArray([1.0, 2.0, -9999.0, 4.0, 5.0], mask=[0, 0, 1, 0, 0])
+MASKED = np.ma.masked_values([1.0, 2.0, -9999.0, 4.0, 5.0], -9999.0)
 WHOLE = r"must have a value everywhere. Got "
 DATES = r"must be real numbers. Got dates. Count .*`\(t - t\[0\]\) / np.timedelta64"
 REFUSED = {
