@@ -173,6 +173,7 @@ def test_stacked_by_vmap_and_mapped_over(name):
     np.testing.assert_allclose(mapped[1], use(thing), rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.exhaustive
 def test_sampling_returns_from_jit_and_vmap():
     @jax.jit
     def draw(lengthscale, key):
@@ -333,8 +334,8 @@ def test_no_tracer_is_left_behind(little_garbage):
     @jax.jit
     def line(exact, X):
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
-        again, *_ = _factored(moved, exact.y, exact.noise_var, None)
-        paths, _ = _draw_exact(key(), again, Sobol(), 8, 2)
+        again, _ = _factored(moved, exact.y, exact.noise_var, None)
+        paths = _draw_exact(key(), again, Sobol(), 8, 2)
         values = evaluate(paths, X, block_size=64)
         return values, moments.var(again._conditional(), X, block_size=64)
 

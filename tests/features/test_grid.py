@@ -298,6 +298,7 @@ def test_the_sentence_names_the_input_and_what_to_do():
     )
 
 
+@pytest.mark.exhaustive
 def test_astype_and_stacks_keep_the_domain():
     kernel, X = RBF(1.0, 0.2), cube(6, 2)
     paths = sampler(kernel, X).sample_paths(jr.key(0), 2).astype(jnp.float32)

@@ -130,7 +130,8 @@ def _values(
         tally.compare(name, got, (wanted.value, eps * wanted.error), True)
         return wanted
 
-    got = tally.answer(kind, lambda: paths(queries), False)
+    outside = _outside(paths, queries)
+    got = tally.answer(kind, lambda: paths(queries), outside)
     if got is None:
         return
     mean = problem.mean(queries)
@@ -284,6 +285,14 @@ def cast(formula: AbstractFormula, dtype: np.dtype) -> AbstractFormula:
         return node
 
     return visit(formula)
+
+
+def _outside(paths: gp.PathwiseFunction, X: np.ndarray) -> bool:
+    """Whether some points lie where these paths are not right, far off the anchors."""
+    if paths.domain is None:
+        return False
+    lower, upper = np.asarray(paths.domain)
+    return not ((lower <= X) & (X <= upper)).all()
 
 
 def _about_the_domain(sentence: str) -> bool:

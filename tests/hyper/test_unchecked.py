@@ -63,7 +63,6 @@ def test_paths_are_exported(width):
 
 
 def test_an_export_is_read_back(width):
-    pytest.importorskip("flatbuffers", reason="JAX serialises with flatbuffers")
     f, X = paths(), inputs(7)
     program = export.deserialize(exported(f, X).serialize())
     np.testing.assert_allclose(program.call(X), f(X), rtol=0, atol=1e-6)

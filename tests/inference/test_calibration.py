@@ -284,6 +284,7 @@ def largest_t(chains, mean, cov):
     return np.abs(t).max()
 
 
+@pytest.mark.exhaustive
 def test_nuts_has_the_moments_of_a_quadrature(x64, plainly_compiled):
     """Three means and six covariances, from sixteen chains: within 6.5 standard errors
     by Student's t of fifteen degrees, a false alarm of 1e-4 at most."""

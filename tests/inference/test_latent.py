@@ -1,6 +1,8 @@
 """Latent functions in NumPyro models: draws of their prior or nothing, and chains that
 go on after a wild proposal."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,8 @@ def test_a_posterior_in_a_model_is_that_of_condition(x64):
     def model(noise):
         return gp_condition("post", GPPrior(kernel, X), y, noise)
 
-    seeded = handlers.substitute(model, {"RBF.lengthscale": 0.4})
+    values = {"RBF.lengthscale": jnp.array(0.4)}
+    seeded: Any = handlers.substitute(model, values)
     trace = handlers.trace(seeded).get_trace(0.1)
     assert list(trace) == ["RBF.lengthscale", "post"]
     assert trace["post"]["fn"].log_factor == 0

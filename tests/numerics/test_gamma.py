@@ -76,6 +76,7 @@ def test_a_small_shape_in_logarithms(dtype):
         assert np.abs(got / want - 1)[~large].max(initial=0) < 200 * eps
 
 
+@pytest.mark.exhaustive
 def test_derivatives_by_a_small_shape():
     z = jnp.array([-4.0, -1.0, -0.1, 0.3, 2.0, 2.9, 3.3, 5.0])
     draw = jax.jit(log_gamma_of_normal)

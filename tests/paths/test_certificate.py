@@ -93,6 +93,7 @@ def test_what_is_compared_is_what_paths_have(case, x64):
     assert np.allclose(found.implied_sd**2, variances)
 
 
+@pytest.mark.exhaustive
 def test_the_exact_side_is_the_posterior(x64):
     found = diagnose(SAMPLERS["noise for each"](), TEST)
     exact = posterior(RBF(1.0, 0.2), noise_var=np.linspace(0.01, 0.5, 12))

@@ -41,7 +41,7 @@ from .derivatives import (
 from .jitter import no_factor
 from .mean import mean_at
 from .process import as_process
-from .rounding import require_numbers, rounding, warn_of_rounding
+from .rounding import require_numbers, warn_of_rounding
 
 
 class GPPrior(eqx.Module):
@@ -119,11 +119,12 @@ class GPPrior(eqx.Module):
         y = require_valid(call, prior.kernel, y)
         X = require_finite(prior.X, "GPPrior(X=...)")
         prior = eqx.tree_at(lambda p: p.X, prior, X)
-        posterior, ok, lost = _factored(prior, y, noise_var, derivatives)
+        posterior, ok = _factored(prior, y, noise_var, derivatives)
         sentence = no_factor(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
         weights = require_numbers(call, weights)
-        warn_of_rounding(call, lost, weights)
+        noise_var = posterior.noise_var, posterior.jitter_var
+        warn_of_rounding(call, posterior.factor, weights, noise_var)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
     def log_marginal_likelihood(
@@ -343,10 +344,8 @@ class ConditionedGP(eqx.Module):
 @jit
 def _factored(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
-) -> tuple[ConditionedGP, Array, Array]:
-    posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
-    least = jnp.min(posterior.jitter_var) + jnp.min(posterior.noise_var)
-    return posterior, ok, rounding(posterior.factor, posterior.weights, least)
+) -> tuple[ConditionedGP, Array]:
+    return assemble(prior, y, noise_var, derivatives, checked_factor)
 
 
 def assemble(
