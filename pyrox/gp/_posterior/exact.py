@@ -123,8 +123,8 @@ class GPPrior(eqx.Module):
         sentence = no_factor(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
         weights = require_numbers(call, weights)
-        noise_var = posterior.noise_var, posterior.jitter_var
-        warn_of_rounding(call, posterior.factor, weights, noise_var)
+        added = posterior.noise_var, posterior.jitter_var
+        warn_of_rounding(call, posterior.factor, weights, added)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
     def log_marginal_likelihood(
