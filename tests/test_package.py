@@ -93,7 +93,7 @@ def readme_blocks() -> list[str]:
 
 
 @pytest.mark.numpyro
-def test_the_blocks_of_the_readme_run_and_give_the_shapes_they_state():
+def test_the_blocks_of_the_readme_run_and_give_the_shapes_they_state(plainly_compiled):
     blocks = readme_blocks()
     assert len(blocks) == 3
     namespace: dict = {}

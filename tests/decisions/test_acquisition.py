@@ -352,6 +352,7 @@ def test_an_ensemble_is_the_average_of_its_members(x64):
     assert jnp.isfinite(everything(ensemble, pairs, BEST)).all()
 
 
+@pytest.mark.exhaustive
 def test_jit_and_vmap():
     def of_both(f, paths, X):
         values = [everything(m, X, BEST, senses=(False,)) for m in (f, paths)]

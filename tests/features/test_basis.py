@@ -193,6 +193,7 @@ def test_samplers_take_a_basis(basis):
     assert np.abs(z).max() < 6
 
 
+@pytest.mark.exhaustive
 def test_a_basis_maps_over_keys_and_kernels():
     X = jnp.linspace(0, 1, 4)[:, None]
 

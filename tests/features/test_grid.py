@@ -283,6 +283,7 @@ def test_points_outside_raise(call, jitted):
         jax.block_until_ready(f(jnp.asarray(OUTSIDE)))
 
 
+@pytest.mark.exhaustive
 def test_the_sentence_names_the_input_and_what_to_do():
     paths = sampler(RBF(1.0, 0.2), cube(6, 2)).sample_paths(jr.key(0), 2)
     with pytest.raises(

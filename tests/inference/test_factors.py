@@ -220,7 +220,7 @@ def test_hmc_several_chains_and_predictive():
 
 
 @pytest.mark.parametrize(
-    "guide", few_of([AutoNormal, AutoDelta, AutoMultivariateNormal], AutoDelta)
+    "guide", few_of([AutoNormal, AutoDelta, AutoMultivariateNormal])
 )
 def test_svi_of_the_hyperparameters(guide):
     auto = guide(model)
@@ -318,6 +318,7 @@ def test_a_plate_holds_one_latent_function_for_each_element(whitened):
     assert np.abs(f[0] - f[1]).max() > 0.1
 
 
+@pytest.mark.exhaustive
 def test_a_latent_function_under_another_likelihood():
     counts = np.random.default_rng(0).poisson(np.exp(1 + np.sin(3 * X[:, 0])))
 

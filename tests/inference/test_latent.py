@@ -62,7 +62,7 @@ def test_draws_of_a_smooth_prior_are_smooth(name, n, width):
 BROKEN = jnp.array([[0.0], [0.0], [1.0]])
 
 
-@pytest.mark.parametrize("whitened", [True, False])
+@pytest.mark.parametrize("whitened", few_of([True, False], True))
 def test_a_draw_from_a_prior_that_does_not_exist_is_nan(whitened):
     """And its density is minus infinity, with a gradient that is finite."""
 
@@ -101,7 +101,9 @@ def test_a_posterior_in_a_model_is_that_of_condition(x64):
     )
 
 
-@pytest.mark.parametrize("ell", [1e30, 1e-38, np.inf, np.nan, -1.0])
+@pytest.mark.parametrize(
+    "ell", few_of([1e30, 1e-38, np.inf, "nan", -1.0], 1e-38, "nan")
+)
 def test_a_wild_proposal_is_minus_infinity_or_finite_and_raises_nothing(ell):
     X, u = jnp.linspace(0, 1, 8)[:, None], jnp.ones(8)
 
@@ -111,9 +113,9 @@ def test_a_wild_proposal_is_minus_infinity_or_finite_and_raises_nothing(ell):
             posterior = gp_condition("f", prior, u, jnp.abs(ell) * 1e-40)
         return trace["f"]["fn"].log_factor, jnp.sum(posterior.predict_mean(X + 0.1))
 
-    found, mean = jax.jit(density)(jnp.float32(ell))
+    found, mean = jax.jit(density)(jnp.float32(float(ell)))
     assert found in (0, -jnp.inf) and np.isfinite(mean)
-    slope = jax.jit(jax.grad(lambda ell: density(ell)[1]))(jnp.float32(ell))
+    slope = jax.jit(jax.grad(lambda ell: density(ell)[1]))(jnp.float32(float(ell)))
     assert np.isfinite(slope) or found == 0
 
 

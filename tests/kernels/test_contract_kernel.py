@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from helpers import KERNELS, central_difference, few_of, inputs, kernels, trees_equal
 
-each_kernel = pytest.mark.parametrize("name", KERNELS)
+QUICK = ["RBF", "Matern12", "Matern52-vector", "Sum", "Product-of-sums", "Scale"]
+QUICK += ["ActiveDims", "with-priors"]
+each_kernel = pytest.mark.parametrize("name", few_of(KERNELS, *QUICK))
 
 
 @pytest.mark.parametrize("name", ["RBF", "Matern52", "with-priors"])
@@ -212,6 +214,7 @@ def gradient_variance(kernel) -> np.ndarray:
     return np.diag(float(kernel.variance) * curvature / ells**2)
 
 
+@pytest.mark.exhaustive
 def test_matern12_has_finite_derivatives_at_its_kink(x64):
     kernel = kernels(2)["Matern12"]
     x = jnp.array([0.4, 1.1])

@@ -89,6 +89,7 @@ def everything(kernel):
     }
 
 
+@pytest.mark.exhaustive
 def test_a_custom_derivative_rule_works_everywhere():
     check_kernel(Ruled(), X)
     ruled, plain = everything(Ruled()), everything(RBF())

@@ -76,7 +76,9 @@ def assert_same(ours, whole):
     assert np.abs(ours - whole).max() <= 20 * jnp.finfo(whole.dtype).eps * scale
 
 
-@pytest.mark.parametrize("method", few_of(METHODS, "paths", "predict", "guide.predict"))
+@pytest.mark.parametrize(
+    "method", few_of(METHODS, "decoupled", "predict", "guide.predict")
+)
 def test_values_do_not_depend_on_the_block(method, x64):
     values_do_not_depend_on_the_block(method, 64)
 
@@ -93,6 +95,7 @@ def values_do_not_depend_on_the_block(method: str, width: int):
         assert_same(METHODS[method](things, size), whole)
 
 
+@pytest.mark.exhaustive
 def test_one_row_is_one_block(width):
     things = made(width)
     whole = things.paths(things.query, block_size=N)

@@ -170,6 +170,7 @@ def test_second_derivatives_over_a_wide_span(x64):
             assert_near(ours, exact)
 
 
+@pytest.mark.exhaustive
 def test_a_batch_is_its_elements(x64):
     """Narrow and wide elements in one `vmap`, and in a `scan`."""
     X, Z, weights = near_pairs(1e3, 2)

@@ -121,6 +121,7 @@ def test_single_precision_is_held_against_double():
     assert found.exact_sd.dtype == np.float64
 
 
+@pytest.mark.exhaustive
 def test_paths_and_a_key_choose_the_features():
     sampler = PathwiseSampler(posterior(RBF(1.0, 0.2)), 16, "iid")
     paths = sampler.sample_paths(jr.key(5), 3)
@@ -129,6 +130,7 @@ def test_paths_and_a_key_choose_the_features():
     assert len(errors) == 2
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_diagnosed():
     sampler = PathwiseSampler(posterior(RBF(1.0, 0.2) + Linear()), 16)
     keys = jr.split(jr.key(0), 2)
@@ -144,6 +146,7 @@ def test_what_cannot_be_diagnosed():
         diagnose(sampler, TEST + 10)
 
 
+@pytest.mark.exhaustive
 def test_parts_add_up(x64):
     kernel = (RBF() + Periodic()) * Linear(2.0) + 0.5 * Matern(1.5) + Linear()
     prior = GPPrior(kernel, X, mean_fn=lambda X: 3 + X[:, 0])

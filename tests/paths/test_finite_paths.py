@@ -169,6 +169,7 @@ def test_a_posterior_that_overflows_raises():
         prior.condition(Y * 1e38, 1e-6)
 
 
+@pytest.mark.exhaustive
 def test_one_broken_of_a_mapped_batch_raises():
     posterior = GPPrior(RBF(1.0, 0.3), X).condition(Y, 0.1)
     broken = eqx.tree_at(lambda p: p.y, posterior, posterior.y.at[2].set(jnp.nan))

@@ -311,6 +311,7 @@ def test_the_domain_holds_the_derivatives_too():
         sampler.sample_paths(jax.random.key(0))
 
 
+@pytest.mark.exhaustive
 def test_the_parts_of_a_path_keep_its_derivatives():
     paths = PathwiseSampler(conditioned("Sum"), 128).sample_paths(jax.random.key(0), 2)
     whole = sum(part(Problem.query) for part in paths.parts())

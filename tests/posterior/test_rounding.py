@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import few_of
 
 from pyrox.gp import RBF, GPPrior, Linear, Matern, PathwiseSampler, Polynomial
 from pyrox.gp._posterior.rounding import rounding
@@ -31,8 +32,8 @@ def conditioned(make, width, X, y, noise_var, jitter):
         return posterior, np.asarray(mean, float), np.asarray(var, float), told
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("jitter", [1e-7, 1e-6, 1e-4])
+@pytest.mark.parametrize("name", few_of(CASES, "Polynomial", "Matern"))
+@pytest.mark.parametrize("jitter", few_of([1e-7, 1e-6, 1e-4], 1e-6))
 def test_an_error_that_would_be_seen_is_said(name, jitter):
     """Of ten data: the error over the noise's deviation is below the estimate, and
     above a tenth only where there was a warning."""

@@ -85,6 +85,7 @@ def sparse(kernel, s):
     return answers
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", few_of(KERNELS, "sum"))
 @pytest.mark.parametrize("kind", few_of([exact, sparse], exact))
 def test_everything_scales_with_y(kind, name, width):
