@@ -52,7 +52,7 @@ def require(
     return x
 
 
-def require_ok(x: Tree, ok: Array, sentence: str) -> Tree:
+def require_ok(x: Tree, ok: Array | bool, sentence: str) -> Tree:
     """Return `x` if all booleans `ok`, else raise `sentence`.
 
     If they are traced that is when the program runs, and never within `unchecked`.

@@ -257,6 +257,16 @@ class PathwiseFunction(eqx.Module):
             floating = jnp.issubdtype(leaf.dtype, jnp.floating)
             return leaf.astype(dtype) if floating else leaf
 
+        kernel = jax.tree.leaves(self.kernel)
+        for value in (v for v in kernel if not is_traced(v)):
+            held = np.abs(np.asarray(value.astype(dtype), float))
+            limits = jnp.finfo(dtype)
+            bad = (held > float(limits.max)) | (held < float(limits.tiny))
+            if (bad & (np.asarray(value) != 0)).any():
+                raise ValueError(
+                    f"`paths.astype({jnp.dtype(dtype)})` must hold the kernel's "
+                    f"hyperparameters. Got {value}. Rescale y or the inputs first."
+                )
         return jax.tree.map(cast, self)
 
     def _query(
