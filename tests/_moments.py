@@ -313,7 +313,7 @@ def _flipped_sign(matheron):
 def _no_jitter_in_noise(matheron):
     def broken(key, prior, anchors, given, *rest):
         jitter_var = prior.jitter * jnp.mean(prior.kernel.diag(anchors))
-        left = given.noise_var - jitter_var
+        left = jnp.maximum(given.noise_var - jitter_var, 0)  # sparse: nothing
         return matheron(key, prior, anchors, with_noise(given, left), *rest)
 
     return broken

@@ -56,7 +56,7 @@ def test_draws_of_a_smooth_prior_are_smooth(name, n, width):
     gram = np.asarray(kernel(step, step), float)
     expected = np.sqrt(2 * (1 - gram[0, 1] / gram[0, 0]) + 4e-4)
     found = roughness(kernel, n)
-    assert found < 4 * expected and found < 0.3
+    assert found < 4 * expected and found < 0.5
 
 
 BROKEN = jnp.array([[0.0], [0.0], [1.0]])
