@@ -41,7 +41,7 @@ from .derivatives import (
 from .jitter import no_factor
 from .mean import mean_at
 from .process import as_process
-from .rounding import require_numbers, warn_of_rounding
+from .rounding import require_finite_weights, warn_of_rounding
 
 
 class GPPrior(eqx.Module):
@@ -122,7 +122,7 @@ class GPPrior(eqx.Module):
         posterior, ok = _factored(prior, y, noise_var, derivatives)
         sentence = no_factor(call, prior.jitter, X)
         weights = require_ok(posterior.weights, ok, sentence)
-        weights = require_numbers(call, weights)
+        weights = require_finite_weights(call, weights)
         added = posterior.noise_var, posterior.jitter_var
         warn_of_rounding(call, posterior.factor, weights, added)
         return eqx.tree_at(lambda p: p.weights, posterior, weights)

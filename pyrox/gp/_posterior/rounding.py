@@ -52,7 +52,9 @@ def warn_of_rounding(
     )
 
 
-def require_numbers(call: str, weights: Float[Array, " U"]) -> Float[Array, " U"]:
+def require_finite_weights(
+    call: str, weights: Float[Array, " U"]
+) -> Float[Array, " U"]:
     """The weights of a posterior, if they are numbers."""
     sentence = (
         f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
