@@ -261,7 +261,7 @@ class UnitVectors:
 
 def eager_samplers(monkeypatch: Any) -> None:
     """Run the samplers uncompiled: a jit cache would keep what a test puts in them."""
-    for name in ("_draw_exact", "_draw_prior", "_draw_sparse"):
+    for name in ("_paths", "_draw_exact", "_draw_prior", "_draw_sparse"):
         uncompiled = inspect.unwrap(getattr(samplers, name))
         monkeypatch.setattr(samplers, name, uncompiled)
 

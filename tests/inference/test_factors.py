@@ -399,22 +399,6 @@ def test_memory_over_many_draws_is_flat():
     assert stats.temp_size_in_bytes < all_grams / 10
 
 
-def test_paths_over_draws_compile_once_for_any_draws_of_a_size():
-    traces = []
-
-    def condition(draw):
-        traces.append(None)
-        return GPPrior(RBF(1.0, draw["ell"]), X).condition(Y, 0.01)
-
-    for seed in range(3):
-        draws = {"ell": np.linspace(0.3, 0.5 + seed, 7)}
-        paths_over_draws(jax.random.key(seed), draws, condition, 2, 16)
-    once = len(traces)
-    paths_over_draws(jax.random.key(0), {"ell": np.ones(9)}, condition, 2, 16)
-    assert once > 0 and len(traces) == 2 * once
-    assert len(traces) < 8
-
-
 def test_paths_over_draws_take_data_as_arguments_of_jit():
     traces = []
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from helpers import central_difference
+from helpers import central_difference, compilations
 from numpyro.infer.util import log_density
 
 from pyrox.gp import (
@@ -365,21 +365,62 @@ def reads_a_name(y):
 
 
 def test_a_program_is_compiled_once_and_notices_what_changed(x64, monkeypatch):
-    traces, mu = [], np.random.default_rng(7).normal(size=30)
-
-    def f(theta, eta):
-        traces.append(1)
-        return theta["mu"]
+    mu = np.random.default_rng(7).normal(size=30)
 
     def gradient(y):
         log_joint = model_log_joint(reads_a_name)
-        return sensitivity(f, log_joint, {"mu": mu}, {"y": y}).gradient["y"]
+        found = sensitivity(lambda t, eta: t["mu"], log_joint, {"mu": mu}, {"y": y})
+        return found.gradient["y"]
 
-    before, n_traces = gradient(0.3), len(traces)
-    assert gradient(0.4) == pytest.approx(before)
-    assert len(traces) == n_traces
+    before = gradient(0.3)
+    with compilations() as programs:
+        assert gradient(0.4) == pytest.approx(before)
+    assert not programs
     monkeypatch.setattr(f"{__name__}.noise_of_the_model", 1.0)
     assert gradient(0.3) == pytest.approx(before / 4)
+
+
+class Scaled:
+    scale = 1.0
+
+    def functional(self, theta, eta):
+        return self.scale * theta["mu"]
+
+    def log_joint(self, theta, eta):
+        return -0.5 * self.scale * (eta - theta["mu"]) ** 2
+
+
+def test_what_an_object_or_its_class_holds_is_read(x64, monkeypatch):
+    """The gradient is the covariance of f and the score: both have the factor."""
+    mu, model = np.random.default_rng(7).normal(size=30), Scaled()
+
+    def gradient():
+        draws = {"mu": mu}
+        return sensitivity(model.functional, model.log_joint, draws, 0.5).gradient
+
+    before = gradient()
+    monkeypatch.setattr(model, "scale", 2.0, raising=False)
+    assert gradient() == pytest.approx(4 * before)
+    monkeypatch.undo()
+    monkeypatch.setattr(Scaled, "scale", 3.0)
+    assert gradient() == pytest.approx(9 * before)
+
+
+def test_what_the_functions_close_over_may_be_traced(x64):
+    mu = np.random.default_rng(7).normal(size=30)
+
+    def gradient(scale):
+        def log_joint(theta, eta):
+            return -0.5 * scale * (eta - theta["mu"]) ** 2
+
+        draws = {"mu": mu}
+        return sensitivity(lambda t, _: t["mu"], log_joint, draws, 0.5).gradient
+
+    variance = mu.var(ddof=1)
+    assert jax.jit(gradient)(2.0) == pytest.approx(2 * variance)
+    mapped = jax.vmap(gradient)(np.array([1.0, 3.0]))
+    np.testing.assert_allclose(mapped, variance * np.array([1.0, 3.0]))
+    assert jax.grad(gradient)(2.0) == pytest.approx(variance)
 
 
 def test_inside_jit(x64):

@@ -62,7 +62,8 @@ def as_float(x: ArrayLike, call: str = "") -> Float[Array, "..."]:
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     if isinstance(x, np.ndarray):
         # A copy that nobody changes later; `jnp.asarray` compiles a program a shape.
-        with np.errstate(over="ignore"):  # inf gets a sentence, or is one already
+        # It stays known where a function is traced, and is checked at once there, too.
+        with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # inf: below
             return jax.device_put(np.array(x, dtype))
     return jnp.asarray(x, dtype=dtype)
 

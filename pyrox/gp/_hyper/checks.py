@@ -6,14 +6,14 @@ concrete; where it is traced it is checked at run time through `eqx.error_if`.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .arrays import (
     as_float,
@@ -64,13 +64,25 @@ def require_ok(x: Tree, ok: Array | bool, sentence: str) -> Tree:
     return x
 
 
-def without_nan(tree: Any) -> Any:
-    """Whether no floating leaf of `tree` holds a NaN; by NumPy, which compiles nothing,
-    if all of it is known."""
-    leaves = list(filter(_is_floating, jax.tree.leaves(tree)))
-    if not any(map(is_traced, leaves)):
-        return all(not np.isnan(np.asarray(leaf)).any() for leaf in leaves)
-    return jnp.all(jnp.stack([~jnp.any(jnp.isnan(leaf)) for leaf in leaves]))
+def require_all(x: Tree, holds: Bool[Array, " K"], sentences: Sequence[str]) -> Tree:
+    """Return `x` if all of `holds`, else raise the sentence of the first that does not.
+
+    One check for many, since each takes its time where a program is traced.
+    """
+    if is_traced(holds):
+        bad, first = ~jnp.all(holds), jnp.argmin(holds)
+        return eqx.branched_error_if(x, bad, first, sentences) if is_checked() else x
+    for ok, sentence in zip(np.asarray(holds), sentences, strict=True):
+        if not ok:
+            raise ValueError(sentence)
+    return x
+
+
+def without_nan(tree: Any) -> Bool[Array, ""]:
+    """Whether no floating leaf of `tree` holds a NaN."""
+    leaves = filter(_is_floating, jax.tree.leaves(tree))
+    clean = [~jnp.any(jnp.isnan(leaf)) for leaf in leaves]
+    return jnp.all(jnp.stack(clean)) if clean else jnp.asarray(True)
 
 
 def require_numbers(tree: Tree, call: str) -> Tree:
@@ -102,13 +114,23 @@ def _finite(x: Any) -> Any:
     return np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)
 
 
-def _finite_positive(x: Any) -> Any:
+def finite_positive(x: Any) -> Any:
     return _finite(x) & (x > 0)
 
 
 def require_finite(x: Array, call: str, *, at_run_time: bool = True) -> Array:
-    sentence = f"`{call}` must be finite. Drop or impute NaN and inf first."
-    return require(x, _finite, sentence, at_run_time=at_run_time)
+    return require(x, _finite, must_be_finite(call), at_run_time=at_run_time)
+
+
+def must_be_finite(call: str) -> str:
+    return f"`{call}` must be finite. Drop or impute NaN and inf first."
+
+
+def must_be_variance(call: str) -> str:
+    return (
+        f"`{call}` must be a positive finite variance. For noise-free values pass a "
+        "small one, such as 1e-6 times the variance of y."
+    )
 
 
 def require_inside(
@@ -200,11 +222,8 @@ def as_noise(
             f"`{call}` must have shape () or ({n_data},). Got {noise_var.shape}. "
             "Pass one variance for all points, or one for each."
         )
-    sentence = (
-        f"`{call}` must be a positive finite variance. For noise-free values pass a "
-        "small one, such as 1e-6 times the variance of y."
-    )
-    return require(noise_var, _finite_positive, sentence, at_run_time=at_run_time)
+    sentence = must_be_variance(call)
+    return require(noise_var, finite_positive, sentence, at_run_time=at_run_time)
 
 
 def as_jitter(call: str, jitter: float) -> float:

@@ -153,6 +153,7 @@ def check_value(name: str, value: Array, field: dataclasses.Field) -> None:
     )
 
 
+@jax.jit  # one step to all that trace it; JAX keeps its own trace
 def valid(tree: Any) -> Array:
     """Whether every hyperparameter in `tree` lies in its domain, as an array."""
     answers = [
@@ -166,21 +167,29 @@ def valid(tree: Any) -> Array:
 def require_valid(call: str, tree: Any, x: Array) -> Array:
     """`x`, tied to a check that the hyperparameters are in their domains.
 
-    Concrete values are checked at once (an optimiser or `tree_at` may have moved them
-    since their module was made), traced ones when the program runs.
+    Concrete values are checked at once, traced ones when the program runs.
     """
+    require_known_valid(tree)
+    if not any(is_traced(leaf) for leaf in jax.tree.leaves(tree)):
+        return x
+    return require_ok(x, valid(tree), must_be_valid(call, tree))
+
+
+def require_known_valid(tree: Any) -> None:
+    """Raise if a concrete hyperparameter lies outside its domain: an optimiser or
+    `tree_at` may have moved it since its module was made."""
     for module in modules(tree):
         for field in hyperparameter_fields(module):
             check_value(site(module, field.name), getattr(module, field.name), field)
-    if not any(is_traced(leaf) for leaf in jax.tree.leaves(tree)):
-        return x
+
+
+def must_be_valid(call: str, tree: Any) -> str:
     names = ", ".join(
         f"{site(m, f.name)} {describe(f.metadata['constraint'])}"
         for m in modules(tree)
         for f in hyperparameter_fields(m)
     )
-    sentence = f"`{call}` needs finite hyperparameters in their domains: {names}."
-    return require_ok(x, valid(tree), sentence)
+    return f"`{call}` needs finite hyperparameters in their domains: {names}."
 
 
 def map_modules(

@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
+from .arrays import is_traced
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -75,5 +77,21 @@ def jit(
     @functools.wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return (checked if is_checked() else bare)(*args, **kwargs)
+
+    return run
+
+
+def one_step(fn: Callable[P, R], **options: Any) -> Callable[P, R]:
+    """`fn`, as one compiled program where an argument is traced.
+
+    A call within a user's function costs its trace; of a program JAX keeps the trace,
+    checks included. `fn` on known values looks at them outside its programs.
+    """
+    compiled = jit(fn, **options)
+
+    @functools.wraps(fn)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        known = not any(map(is_traced, jax.tree.leaves((args, kwargs))))
+        return (fn if known else compiled)(*args, **kwargs)
 
     return run

@@ -7,9 +7,9 @@ from jaxtyping import Array, ArrayLike, Real
 
 from .._hyper.checks import as_noise, as_values
 from .._hyper.parameters import valid
-from .._hyper.priors import sample_hyperparameters
 from .._posterior.derivatives import Derivatives, checked
 from .._posterior.exact import ConditionedGP, GPPrior, assemble
+from .._posterior.process import resolved
 from .._solvers.cholesky import guarded_factor
 from .factors import add_factor
 
@@ -60,7 +60,7 @@ def gp_condition(
         (30,)
     """
     call, n = "gp_condition", prior.X.shape[0]
-    prior = sample_hyperparameters(prior)
+    prior = resolved(prior, prior.X)
     y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
     noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
     derivatives = checked(call, derivatives, prior.kernel, prior.X)

@@ -19,7 +19,6 @@ from .._hyper.parameters import (
     site,
     valid,
 )
-from .._hyper.priors import sample_hyperparameters
 from .._hyper.unchecked import jit
 from .._posterior.derivatives import (
     Derivatives,
@@ -32,6 +31,7 @@ from .._posterior.exact import GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.jitter import jitter_variance
 from .._posterior.mean import mean_at
+from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
 
@@ -133,7 +133,7 @@ def gp_factor(
             "density. Got None. To draw from the model before data use `gp_sample` "
             "and a likelihood with `obs=y`, which may be None."
         )
-    prior = sample_hyperparameters(prior)
+    prior = resolved(prior, prior.X)
     add_factor(name, prior.log_marginal_likelihood(y, noise_var, derivatives))
     return prior
 
@@ -167,7 +167,7 @@ def gp_sample(
         ...     gp_sample("f", prior).shape
         (3,)
     """
-    prior = sample_hyperparameters(prior)
+    prior = resolved(prior, prior.X)
     mean, lower, ok = _latent(prior)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
@@ -235,7 +235,7 @@ def gp_derivatives(
         (5,)
     """
     call, n = "gp_derivatives", prior.X.shape[0]
-    prior = sample_hyperparameters(prior)
+    prior = resolved(prior, prior.X)
     require_derivatives(call, prior.kernel, 1)
     y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
     noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
@@ -317,7 +317,7 @@ def svgp_factor(
         ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
     """
     as_guide("svgp_factor(guide=...)", guide, prior)
-    prior, guide = sample_hyperparameters(prior), _as_params(guide)
+    prior, guide = resolved(prior, prior.Z), _as_params(guide)
     add_factor(name, guide.elbo(prior, X, y, noise_var, n_total))
     return prior, guide
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 from numpyro.distributions import Delta, Distribution
@@ -12,6 +13,8 @@ from numpyro.distributions import Delta, Distribution
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
 from .._hyper.parameters import describe, modules, raise_if_ambiguous, require_valid
 from .._posterior.exact import GPPrior
+from .._posterior.mean import ReadMean
+from .._posterior.process import with_mean_read
 from .trained import NOISE, Problem, named_values, trainable_names, without_priors
 
 
@@ -49,7 +52,21 @@ def as_problem(
             _require_density(name, value, priors[name])
     dtype = common_dtype(prior.X, y)
     prior = eqx.tree_at(lambda p: p.X, prior, prior.X.astype(dtype))
+    prior = with_mean_read(_with_mean_of(dtype, prior), prior.X)
     return Problem(prior, y.astype(dtype), noise_var.astype(dtype), priors, fixed)
+
+
+def _with_mean_of(dtype: np.dtype, prior: GPPrior) -> GPPrior:
+    """`prior` with the arrays of its mean function in the type that they are trained
+    in, before it is read."""
+    if isinstance(prior.mean_fn, ReadMean) or not jax.tree.leaves(prior.mean_fn):
+        return prior
+
+    def cast(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if floating else leaf
+
+    return eqx.tree_at(lambda p: p.mean_fn, prior, jax.tree.map(cast, prior.mean_fn))
 
 
 def _as_noise_prior(prior: Any, noise_shape: tuple[int, ...]) -> Distribution:

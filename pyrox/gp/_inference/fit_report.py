@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._hyper.checks import is_traced
 from .._posterior.exact import ConditionedGP, GPPrior
+from .._posterior.mean import own_arrays
 from .trained import MEAN, NOISE, named_values
 
 
@@ -99,7 +100,9 @@ def _headline(found: Fit) -> list[str]:
 def _values(found: Fit) -> list[str]:
     values = [(n, np.asarray(value)) for n, value in named_values(found.prior)]
     values.append((NOISE, np.asarray(found.noise_var)))
-    arrays = [np.ravel(leaf) for leaf in jax.tree.leaves(found.prior.mean_fn)]
+    arrays = [
+        np.ravel(leaf) for leaf in jax.tree.leaves(own_arrays(found.prior.mean_fn))
+    ]
     if arrays:
         values.append((MEAN, np.concatenate(arrays)))
     width = max(len(name) for name, _ in values)

@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._hyper.checks import as_count, as_float, is_traced, require_ok
-from .._hyper.unchecked import jit
-from .._numerics.closure import Programs
+from .._numerics.closure import Closure, one_of, read
 from .log_joint import ModelLogJoint
 
 _FEWEST_DRAWS = 20
@@ -109,10 +108,22 @@ def sensitivity(
             "`sensitivity(eta=...)` must hold floats to differentiate by. Got "
             f"{eta!r}. Pass integers as floats: `jnp.asarray(y, float)`."
         )
-    found, bad = _programs.run(
-        functional, log_joint, arrays, floats, constants, batch_size
-    )
-    return _require_finite(found, bad)
+    if isinstance(log_joint, ModelLogJoint):
+        functional = _with_sites(functional, log_joint)
+
+    def as_read(name, function):
+        def value(theta, floats):
+            return _scalar(name, function(theta, eqx.combine(floats, constants)))
+
+        return read(f"sensitivity({name}=...)", value, one_of(arrays), floats)
+
+    functions = as_read("functional", functional), as_read("log_joint", log_joint)
+    return _require_finite(*_estimate(*functions, arrays, floats, batch_size))
+
+
+def _with_sites(functional: Callable, joint: ModelLogJoint) -> Callable:
+    """`functional` of draws whose deterministic sites are computed anew."""
+    return lambda theta, eta: functional(joint.sites(theta, eta), eta)
 
 
 def _is_float(leaf: Any) -> bool:
@@ -156,29 +167,6 @@ def _require_finite(found: Sensitivity, bad: Array) -> Sensitivity:
     return found
 
 
-def _build(functional: Callable) -> Callable:
-    """Runs the compiled program of a functional with any log joint."""
-    plain = Programs(lambda log_joint: _program(functional, log_joint))
-
-    def with_sites(model):
-        joint = ModelLogJoint(model)
-        return _program(lambda t, eta: functional(joint.sites(t, eta), eta), joint)
-
-    # Kept for the model itself: what it reads may change, and its wrapper is made anew
-    # at each call.
-    of_models = Programs(with_sites)
-
-    def run(log_joint, *args):
-        if isinstance(log_joint, ModelLogJoint):
-            return of_models.run(log_joint.model, *args)
-        return plain.run(log_joint, *args)
-
-    return run
-
-
-_programs = Programs(_build)
-
-
 class _Terms(NamedTuple):
     """What the functions say at one draw, and whether it is finite."""
 
@@ -198,30 +186,25 @@ class _Sums(NamedTuple):
     product: Any
 
 
-def _program(functional: Callable, log_joint: Callable) -> Callable:
-    """The compiled program of two functions."""
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _estimate(
+    functional: Closure, log_joint: Closure, draws: Any, floats: Any, batch_size: int
+) -> tuple[Sensitivity, Array]:
+    def differentiated(function, theta):
+        value, gradient = jax.value_and_grad(function, 1)(theta, floats)
+        finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient)]
+        return value, gradient, jnp.all(jnp.stack([jnp.isfinite(value), *finite]))
 
-    def program(draws, floats, constants, batch_size):
-        def differentiated(name, function, theta):
-            def at(floats):
-                return _scalar(name, function(theta, eqx.combine(floats, constants)))
+    def terms(theta):
+        f, explicit, f_ok = differentiated(functional, theta)
+        _, score, joint_ok = differentiated(log_joint, theta)
+        return _Terms(f, explicit, score, jnp.stack([f_ok, joint_ok]))
 
-            value, gradient = jax.value_and_grad(at)(floats)
-            finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient)]
-            return value, gradient, jnp.all(jnp.stack([jnp.isfinite(value), *finite]))
-
-        def terms(theta):
-            f, explicit, f_ok = differentiated("functional", functional, theta)
-            _, score, joint_ok = differentiated("log_joint", log_joint, theta)
-            return _Terms(f, explicit, score, jnp.stack([f_ok, joint_ok]))
-
-        n_draws = jax.tree.leaves(draws)[0].shape[0]
-        n_batches = min(_MOST_BATCHES, math.isqrt(n_draws))
-        bounds = np.arange(n_batches + 1) * n_draws // n_batches
-        first, sums, bad = _sum_batches(terms, draws, bounds, batch_size)
-        return _estimates(first, sums, np.diff(bounds)), bad
-
-    return jit(program, by=eqx.filter_jit)
+    n_draws = jax.tree.leaves(draws)[0].shape[0]
+    n_batches = min(_MOST_BATCHES, math.isqrt(n_draws))
+    bounds = np.arange(n_batches + 1) * n_draws // n_batches
+    first, sums, bad = _sum_batches(terms, draws, bounds, batch_size)
+    return _estimates(first, sums, np.diff(bounds)), bad
 
 
 def _scalar(name: str, value: Any) -> Array:

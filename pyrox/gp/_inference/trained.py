@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution, biject_to, constraints
 from .._hyper.parameters import constraint_of, hyperparameter_fields, modules, site
 from .._hyper.priors import sample_hyperparameters
 from .._posterior.exact import GPPrior
+from .._posterior.mean import own_arrays
 
 NOISE, MEAN = "noise_var", "mean_fn"
 
@@ -159,7 +160,7 @@ def _every_slot(prior: GPPrior, noise_var: Array) -> list[_Slot]:
     taken = {slot.leaf for slot in slots}
     slots += [
         _Slot(MEAN, leaf, constraints.real)
-        for leaf in jax.tree.leaves(places[0].mean_fn)
+        for leaf in jax.tree.leaves(own_arrays(places[0].mean_fn))
         if leaf not in taken and jnp.issubdtype(leaves[leaf].dtype, jnp.floating)
     ]
     if noise_var.ndim == 0:

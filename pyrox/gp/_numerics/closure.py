@@ -1,103 +1,104 @@
-"""What a function reads from outside its arguments.
+"""A user's function as it is now: what it computes, and what it closed over.
 
-`jax.jit` knows a function by its identity. Data that the function reads by name may
-have been bound anew since, as happens in a notebook whose cells are run again, and the
-compiled program would go on with the old ones. Here a function is known by what it
-reads, too.
+The law: a function of the user's is read, by tracing it, at each public call that is
+given it; what was made by such a call keeps the function as it was. So nothing that the
+function reads (a name, an attribute, an array that is written to, a model that is
+fitted again) can be out of date or change under a result, and a function that computes
+the same as before compiles nothing, whichever object it is.
 """
 
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
+from jaxtyping import Array, PyTree
 
 from .._hyper.checks import is_traced
+from .jaxprs import Program
 
 
-class Closure:
-    """A function and what it reads: equal to another if none of it has changed.
+class Closure(eqx.Module):
+    """A function that was read. What it closed over are its leaves: arrays, values
+    that are traced further out, copies of NumPy's arrays."""
 
-    Arrays of JAX and objects count as changed if they are others, numbers, containers,
-    pytrees and NumPy arrays if their contents are. Functions of the same module that it
-    calls are looked into; what else an object hides is not seen.
+    consts: list[Array]
+    program: Program = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def __call__(self, *args: PyTree) -> Any:
+        """The function at arguments of the shapes that it was read at.
+
+        A float of another width is brought to that of the trace: the leaves of a path
+        may have been cast since.
+        """
+        jaxpr = self.program.jaxpr
+        consts = map(_as_traced, self.consts, jaxpr.constvars)
+        leaves = map(_as_traced, jax.tree.leaves(args), jaxpr.invars)
+        found = self.program(list(consts), list(leaves))
+        return jax.tree.unflatten(self.structure, found)
+
+    @property
+    def traced(self) -> bool:
+        """Whether it closed over a value that is unknown until a program runs."""
+        return any(map(is_traced, self.consts))
+
+
+def read(call: str, function: Callable, *args: PyTree) -> Closure:
+    """`function` as it is now, at arguments like `args`, arrays or their shapes.
+
+    Raises:
+        ValueError: a function that needs the numbers of its arguments.
     """
-
-    def __init__(self, function: Callable):
-        self.function = function
-        leaves, self.structure = jax.tree.flatten(_reads(function, set()))
-        self.traced = any(is_traced(leaf) for leaf in leaves)
-        # NumPy arrays may be written to, so they are kept as they are now.
-        self.leaves = [np.copy(x) if isinstance(x, np.ndarray) else x for x in leaves]
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Closure)
-            and self.function is other.function
-            and self.structure == other.structure
-            and all(map(_same, self.leaves, other.leaves))
-        )
+    closed, shapes = _trace(call, function, *args)
+    pairs = zip(closed.consts, closed.jaxpr.constvars, strict=True)
+    consts = [_kept(const, variable) for const, variable in pairs]
+    return Closure(consts, Program(closed.jaxpr), jax.tree.structure(shapes))
 
 
-class Programs:
-    """The last few programs compiled for functions of the user's."""
+def one_of(stacked: PyTree) -> PyTree:
+    """The shapes of one of what is stacked along leading axes."""
 
-    def __init__(self, build: Callable[[Callable], Callable], most: int = 8):
-        self._build = build
-        self._most = most
-        self._kept: dict[int, tuple[Closure, Callable]] = {}
+    def one(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
-    def run(self, function: Callable, *args: Any) -> Any:
-        """`build(function)(*args)`, with what was built last if nothing has changed."""
-        now = Closure(function)
-        if now.traced:  # a tracer must not stay behind in a cache
-            return self._build(function)(*args)
-        kept = self._kept.pop(id(function), None)
-        program = kept[1] if kept and kept[0] == now else self._build(function)
-        result = program(*args)
-        # Looked at again: what the function itself changes, a counter say, is no news.
-        self._kept[id(function)] = Closure(function), program
-        while len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
-        return result
+    return jax.tree.map(one, stacked)
 
 
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b)
-    if isinstance(a, bool | int | float | complex | str | np.generic):
-        return bool(a == b)
-    return a is b
+def _trace(
+    call: str, function: Callable, *args: PyTree
+) -> tuple[core.ClosedJaxpr, PyTree]:
+    """The jaxpr of `function`, and the shapes that it returns."""
+
+    def fresh(*args):  # JAX keeps the trace of a function that it has seen
+        return function(*args)
+
+    try:
+        return jax.make_jaxpr(fresh, return_shape=True)(*args)
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise ValueError(
+            f"`{call}` must be a function that JAX can trace. Got one that asks for "
+            "the numbers of its arguments, as NumPy and scikit-learn do. Write it in "
+            "jax.numpy, or wrap what is not in `jax.pure_callback`."
+        ) from error
 
 
-def _reads(function: Callable, seen: set[int]) -> Any:
-    """The values that a function reads by name, those of its helpers included."""
-    if not isinstance(function, types.FunctionType):
-        return function  # a callable object: a pytree, or known by its identity
-    seen.add(id(function))
-    code, values = function.__code__, [function.__defaults__, function.__kwdefaults__]
-    for cell in function.__closure__ or ():
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # a name that is not bound yet
-            continue
-    names = {name for name in _names(code) if name in function.__globals__}
-    values += [function.__globals__[name] for name in sorted(names)]
-    return [_look_into(value, function, seen) for value in values]
+def _kept(const: Any, variable: core.Var) -> Array:
+    """`const` as an array that nobody writes to."""
+    if isinstance(const, jax.Array):  # tracers too
+        return const
+    aval: Any = variable.aval
+    return jax.device_put(np.array(const, aval.dtype))
 
 
-def _look_into(value: Any, reader: types.FunctionType, seen: set[int]) -> Any:
-    helper = isinstance(value, types.FunctionType) and id(value) not in seen
-    if helper and value.__globals__ is reader.__globals__:
-        return [value, _reads(value, seen)]
-    return value
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):  # a lambda or comprehension within
-            yield from _names(constant)
+def _as_traced(x: Any, variable: core.Var) -> Array:
+    aval: Any = variable.aval
+    x = jnp.asarray(x)
+    return x if x.dtype == aval.dtype else x.astype(aval.dtype)

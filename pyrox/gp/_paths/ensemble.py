@@ -15,7 +15,7 @@ from .._features.by_name import as_basis
 from .._hyper.checks import as_count, as_inputs, common_dtype, require_inside
 from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_batches
-from .._numerics.closure import Programs
+from .._numerics.closure import Closure, one_of, read
 from .._posterior.exact import ConditionedGP
 from .path import OUTSIDE, PathwiseFunction, evaluate
 from .samplers import PathwiseSampler
@@ -65,9 +65,8 @@ def paths_over_draws(
 
     For each draw of the hyperparameters `n_paths` functions of the posterior at that
     draw, each draw with frequencies of its own. All of it is one compiled program,
-    which serves any draws of the same shapes. A `condition` that reads other data than
-    at the last call is compiled anew; to compile once for any data, pass them through
-    `jit`, evaluation included if you like:
+    which serves any draws, and any arrays that `condition` reads, of the same shapes.
+    `condition` is read at each call. With evaluation in one program, too:
 
         jax.jit(lambda key, draws, y: paths_over_draws(
             key, draws, lambda draw: substitute(prior, draw).condition(y, 0.1))(X))
@@ -109,27 +108,23 @@ def paths_over_draws(
 
     keys = jr.split(key, n_draws)
     basis = as_basis("paths_over_draws(basis=...)", basis)
-    sizes = n_paths, n_features, batch_size
-    paths = _programs.run(condition, keys, arrays, basis, *sizes)
+
+    def draw_paths(key, draw):
+        posterior = _as_posterior(condition(draw))
+        sampler = PathwiseSampler(posterior, n_features, basis)
+        return sampler.sample_paths(key, n_paths)
+
+    first = one_of((keys, arrays))
+    of_one_draw = read("paths_over_draws(condition=...)", draw_paths, *first)
+    paths = _of_all_draws(of_one_draw, (keys, arrays), batch_size)
     return PathwiseEnsemble(paths, batch_size)
 
 
-def _build(condition: Callable[[dict[str, Array]], ConditionedGP]) -> Callable:
-    """The compiled program of a `condition`."""
-
-    def draw_paths(keys, draws, basis, n_paths, n_features, batch_size):
-        def one(key_and_draw):
-            key, draw = key_and_draw
-            posterior = _as_posterior(condition(draw))
-            sampler = PathwiseSampler(posterior, n_features, basis)
-            return sampler.sample_paths(key, n_paths)
-
-        return map_batches(one, (keys, draws), batch_size)
-
-    return jit(draw_paths, static_argnums=(3, 4, 5))
-
-
-_programs = Programs(_build)
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _of_all_draws(
+    of_one_draw: Closure, keys_and_draws: tuple[Array, Any], batch_size: int
+) -> PathwiseFunction:
+    return map_batches(lambda one: of_one_draw(*one), keys_and_draws, batch_size)
 
 
 def _count_draws(draws: Mapping[str, Array]) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
@@ -19,10 +18,9 @@ from .._features.maps import (
     count_columns,
     move_origin,
 )
-from .._hyper.checks import as_count, is_traced, require_inside, require_ok, without_nan
+from .._hyper.checks import as_count, require_inside, require_ok, without_nan
 from .._hyper.parameters import require_valid
-from .._hyper.priors import sample_hyperparameters
-from .._hyper.unchecked import jit
+from .._hyper.unchecked import jit, one_step
 from .._numerics.blocks import block_rows, map_rows
 from .._posterior.derivatives import (
     DerivativeSites,
@@ -34,6 +32,7 @@ from .._posterior.exact import ConditionedGP, GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.jitter import no_factor
 from .._posterior.mean import mean_at
+from .._posterior.process import resolved
 from .._posterior.sparse import Inducing, SparseGPPrior
 from .path import AnchorValues, PathwiseFunction
 
@@ -102,21 +101,10 @@ class PathwiseSampler(eqx.Module):
         the result and of one block of features.
         """
         n_paths = as_count("sample_paths(n_paths=...)", n_paths)
-        # Resolves those of a prior; a posterior's hyperparameters already are.
-        posterior = sample_hyperparameters(self.posterior)
-        X = _in_domain("PathwiseSampler", posterior.X, self.basis)
-        if isinstance(posterior, GPPrior):
-            X = require_valid("PathwiseSampler", posterior.kernel, X)
-            posterior = eqx.tree_at(lambda p: p.X, posterior, X)
-            drawn = _draw_prior(key, posterior, self.basis, self.n_features, n_paths)
-            return _finite("PathwiseSampler", *drawn)
-        posterior = eqx.tree_at(lambda p: p.prior.X, posterior, X)
-        if posterior.derivatives is not None:
-            where = posterior.derivatives.sites.X
-            where = _in_domain("PathwiseSampler", where, self.basis)
-            posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
-        paths = _draw_exact(key, posterior, self.basis, self.n_features, n_paths)
-        return _finite("PathwiseSampler", paths, _holds_numbers(paths))
+        posterior = self.posterior
+        if isinstance(posterior, GPPrior):  # a posterior is resolved already
+            posterior = resolved(posterior, posterior.X)
+        return _paths(key, posterior, self.basis, self.n_features, n_paths)
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -187,7 +175,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         Cost: O(M^3 + S (M^2 + F M)) operations for M inducing inputs.
         """
         n_paths = as_count("sample_paths(n_paths=...)", n_paths)
-        prior = sample_hyperparameters(self.prior)
+        prior = resolved(self.prior, self.prior.Z)
         Z = _in_domain("DecoupledPathwiseSampler", prior.Z, self.basis)
         Z = require_valid("DecoupledPathwiseSampler", (prior, self.guide), Z)
         prior = eqx.tree_at(lambda p: p.Z, prior, Z)
@@ -265,6 +253,28 @@ def _prior_draw(
     return values
 
 
+@functools.partial(one_step, static_argnames=("n_features", "n_paths"))
+def _paths(
+    key: PRNGKeyArray,
+    process: ConditionedGP | GPPrior,
+    basis: AbstractBasis,
+    n_features: int,
+    n_paths: int,
+) -> PathwiseFunction:
+    """The paths, with the checks that they need."""
+    call, sizes = "PathwiseSampler", (n_features, n_paths)
+    X = _in_domain(call, process.X, basis)
+    if isinstance(process, GPPrior):
+        X = require_valid(call, process.kernel, X)
+        prior = eqx.tree_at(lambda p: p.X, process, X)
+        return _finite(call, *_draw_prior(key, prior, basis, *sizes))
+    posterior = eqx.tree_at(lambda p: p.prior.X, process, X)
+    if posterior.derivatives is not None:
+        where = _in_domain(call, posterior.derivatives.sites.X, basis)
+        posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
+    return _finite(call, *_draw_exact(key, posterior, basis, *sizes))
+
+
 _static = functools.partial(jit, static_argnames=("n_features", "n_paths"))
 
 
@@ -275,7 +285,7 @@ def _draw_exact(
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
-) -> PathwiseFunction:
+) -> tuple[PathwiseFunction, Array]:
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
     given = AnchorValues(data[0], posterior.jitter_var + data[1])
@@ -283,7 +293,8 @@ def _draw_exact(
     solve = posterior.factor.solve
     sites = sites_of(derivatives)
     sizes = basis, n_features, sites
-    return matheron(key, prior, prior.X, given, values, solve, *sizes)
+    paths = matheron(key, prior, prior.X, given, values, solve, *sizes)
+    return paths, _holds_numbers(paths)
 
 
 @_static
@@ -326,13 +337,10 @@ def _draw_sparse(
     return paths, inducing.factor.succeeded(), _holds_numbers(paths)
 
 
-def _holds_numbers(paths: PathwiseFunction) -> Any:
+def _holds_numbers(paths: PathwiseFunction) -> Array:
     """Whether the paths are numbers. What is not one in features or mean at an anchor
     is in the update; a mass that is not, the square root of features takes as zero."""
-    clean, weights = without_nan(paths.features), paths.update_weights
-    if is_traced(weights):
-        return clean & jnp.all(jnp.isfinite(weights))
-    return clean & bool(np.isfinite(np.asarray(weights)).all())  # compiles nothing
+    return without_nan(paths.features) & jnp.all(jnp.isfinite(paths.update_weights))
 
 
 def _finite(call: str, paths: PathwiseFunction, ok: Any) -> PathwiseFunction:

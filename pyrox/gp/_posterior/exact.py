@@ -14,20 +14,15 @@ from .._hyper.checks import (
     as_noise,
     as_values,
     common_dtype,
+    require_all,
     require_finite,
-    require_ok,
 )
-from .._hyper.parameters import require_valid, valid
-from .._hyper.priors import sample_hyperparameters
-from .._hyper.unchecked import jit
+from .._hyper.parameters import require_known_valid, require_valid, valid
+from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
 from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
-from .._solvers.cholesky import (
-    CholeskyFactor,
-    checked_factor,
-    guarded_factor,
-)
+from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
@@ -38,10 +33,10 @@ from .derivatives import (
     require_derivatives,
     sites_of,
 )
-from .jitter import no_factor
 from .mean import mean_at
-from .process import as_process
-from .rounding import require_finite_weights, warn_of_rounding
+from .must_hold import what_holds, what_must_hold
+from .process import as_process, resolved
+from .rounding import warn_of_rounding
 
 
 class GPPrior(eqx.Module):
@@ -50,9 +45,8 @@ class GPPrior(eqx.Module):
     Args:
         kernel: the covariance function.
         X: inputs, one row a point; one input dimension is `X[:, None]`.
-        mean_fn: any callable (N, D) -> (N,), zero by default. An Equinox module keeps
-            its arrays as trainable leaves; a plain function is static, so define it
-            once: a new one is a new program to compile.
+        mean_fn: any function (N, D) -> (N,), zero by default, read at each call that
+            takes the prior. The arrays of an Equinox module are trainable leaves.
         jitter: added to the diagonal of the Gram matrix so that its factor exists in
             floating point, in parts of the process's variance: of the mean of
             `kernel.diag(X)`, and for derivatives as data of that of their variances.
@@ -111,21 +105,17 @@ class GPPrior(eqx.Module):
         Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N.
         """
         call = "GPPrior.condition"
-        prior = sample_hyperparameters(self)
+        prior = resolved(self, self.X)
         n = prior.X.shape[0]
-        y = as_values(f"{call}(y=...)", y, n)
-        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n)
+        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
+        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
-        y = require_valid(call, prior.kernel, y)
-        X = require_finite(prior.X, "GPPrior(X=...)")
-        prior = eqx.tree_at(lambda p: p.X, prior, X)
-        posterior, ok = _factored(prior, y, noise_var, derivatives)
-        sentence = no_factor(call, prior.jitter, X)
-        weights = require_ok(posterior.weights, ok, sentence)
-        weights = require_finite_weights(call, weights)
+        require_known_valid(prior.kernel)
+        require_finite(prior.X, "GPPrior(X=...)", at_run_time=False)
+        posterior = _conditioned(prior, y, noise_var, derivatives)
         added = posterior.noise_var, posterior.jitter_var
-        warn_of_rounding(call, posterior.factor, weights, added)
-        return eqx.tree_at(lambda p: p.weights, posterior, weights)
+        warn_of_rounding(call, posterior.factor, posterior.weights, added)
+        return posterior
 
     def log_marginal_likelihood(
         self,
@@ -149,7 +139,7 @@ class GPPrior(eqx.Module):
         call, n = "GPPrior.log_marginal_likelihood", self.X.shape[0]
         y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
-        prior = sample_hyperparameters(self)
+        prior = resolved(self, self.X)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
         return _log_density(prior, y, noise_var, derivatives)
 
@@ -160,7 +150,7 @@ class GPPrior(eqx.Module):
         `PathwiseSampler(prior)`.
         """
         n_samples = as_count("GPPrior.sample(n_samples=...)", n_samples)
-        prior = sample_hyperparameters(self)
+        prior = resolved(self, self.X)
         X = require_valid("GPPrior.sample", prior.kernel, prior.X)
         return draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
 
@@ -341,11 +331,23 @@ class ConditionedGP(eqx.Module):
         return block_rows(call, block_size, self.weights.shape[0], X.dtype)
 
 
+@one_step
+def _conditioned(
+    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+) -> ConditionedGP:
+    posterior, holds = _factored(prior, y, noise_var, derivatives)
+    wanted = what_must_hold("GPPrior.condition", prior.kernel, prior.jitter, prior.X)
+    weights = require_all(posterior.weights, holds, wanted)
+    return eqx.tree_at(lambda p: p.weights, posterior, weights)
+
+
 @jit
 def _factored(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
-    return assemble(prior, y, noise_var, derivatives, checked_factor)
+    posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
+    given = prior.kernel, prior.X, y, noise_var
+    return posterior, what_holds(*given, ok, posterior.weights)
 
 
 def assemble(

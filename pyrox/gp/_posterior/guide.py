@@ -19,11 +19,11 @@ from .._hyper.checks import (
     require_ok,
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
-from .._hyper.priors import sample_hyperparameters
 from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
 from .jitter import no_factor
 from .mean import mean_at
+from .process import resolved
 from .sparse import Inducing, SparseGPPrior
 
 Tree = TypeVar("Tree")
@@ -122,7 +122,7 @@ class AbstractGuide(AbstractParametrized):
         y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
         total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
-        return _elbo(self, sample_hyperparameters(prior), X, y, noise_var, total)
+        return _elbo(self, resolved(prior, prior.Z), X, y, noise_var, total)
 
 
 class AbstractGaussianGuide(AbstractGuide):
@@ -154,7 +154,7 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
 def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:
     """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     as_guide(call, guide, prior)
-    prior = sample_hyperparameters(prior)
+    prior = resolved(prior, prior.Z)
     Z = require_valid(call, (prior.kernel, guide), prior.Z)
     return eqx.tree_at(lambda p: p.Z, prior, Z)
 

@@ -1,12 +1,11 @@
-"""What the type takes of a posterior: its digits, or all that is a number."""
+"""What the type takes of a posterior: its digits."""
 
-import math
 import warnings
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._hyper.checks import is_traced, require
+from .._hyper.checks import is_traced
 from .._solvers.cholesky import CholeskyFactor
 
 _VISIBLE = 0.1
@@ -50,15 +49,3 @@ def warn_of_rounding(
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def require_finite_weights(
-    call: str, weights: Float[Array, " U"]
-) -> Float[Array, " U"]:
-    """The weights of a posterior, if they are numbers."""
-    sentence = (
-        f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
-        "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
-        "`kernel(X, X)`, and at the units of y."
-    )
-    return require(weights, lambda w: abs(w) < math.inf, sentence)
