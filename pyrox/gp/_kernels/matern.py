@@ -105,6 +105,10 @@ def _matern(order: int, t: Array) -> Array:
     points coincide.
     """
     z = jnp.sqrt(t)
+    if order > 0:
+        # No farther than where exp(-z) is zero: the polynomial would be infinite.
+        farthest = -1.25 * math.log(jnp.finfo(t.dtype).tiny)
+        z = jnp.where(z > farthest, farthest, z)
     coefficients = reversed(_coefficients(order))
     return functools.reduce(lambda total, c: total * z + c, coefficients) * jnp.exp(-z)
 

@@ -13,6 +13,8 @@ from .._features.maps import FourierFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import squared_distances
+from .._numerics.reciprocal import reciprocal
+from .._numerics.turns import turns_of_period
 from .kernel import AbstractConstantVariance, AbstractKernel
 
 _HARMONICS = 256  # that are drawn from: the others have no mass from l = 0.05 up
@@ -75,7 +77,7 @@ class Periodic(AbstractConstantVariance):
     ) -> Float[Array, "N M"]:
         X1, X2 = as_points(X1), as_points(X2)
         dtype, in_size = common_dtype(X1, X2), X1.shape[1]
-        scale = 1 / per_input(self, "lengthscale", in_size).astype(dtype)
+        scale = reciprocal(per_input(self, "lengthscale", in_size), dtype)
         circles = _angles(self, X1.astype(dtype), X2.astype(dtype))
         left, right = (
             jnp.concatenate([jnp.cos(a), jnp.sin(a)], axis=1) for a in circles
@@ -188,11 +190,16 @@ def _harmonics(highest: int, ells: Float[Array, " D"]) -> Float[Array, "D H"]:
 def _angles(
     kernel: AbstractKernel, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
 ) -> tuple[Float[Array, "N D"], Float[Array, "M D"]]:
-    """2 pi x / period, counted from a common point: it cancels in the kernel, and a
-    large angle would lose digits."""
+    """2 pi x / period, less whole turns, with derivatives as from a common point: it
+    cancels in the kernel."""
     period = per_input(kernel, "period", X1.shape[1]).astype(X1.dtype)
     origin = jax.lax.stop_gradient(X2[:1])
-    left, right = ((X - origin) / period[None, :] for X in (X1, X2))
+    reach = jnp.max(jnp.abs(jnp.concatenate([X1, X2]) - origin), axis=0)
+    # The turns of a shorter period are beyond all digits of the inputs, and the
+    # derivative by it is beyond the type.
+    least = jnp.finfo(X1.dtype).eps ** 2 * jax.lax.stop_gradient(reach)
+    period = jnp.maximum(period, least)
+    left, right = (turns_of_period(X, origin, period) for X in (X1, X2))
     return 2 * np.pi * left, 2 * np.pi * right
 
 

@@ -3,7 +3,6 @@
 import operator
 from functools import reduce
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -14,6 +13,7 @@ from .._features.maps import FourierFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, site
 from .._numerics.distances import squared_distances
+from .._numerics.turns import turns_between
 from .kernel import AbstractKernel
 
 
@@ -70,14 +70,13 @@ class SpectralMixture(AbstractKernel):
         self._check(X1.shape[1])
         dtype = common_dtype(X1, X2)
         X1, X2 = X1.astype(dtype), X2.astype(dtype)
-        origin = jax.lax.stop_gradient(X2[:1])  # as in `Periodic`
-        leaves = (self.weights, 2 * np.pi * self.means, 2 * np.pi * self.scales)
+        leaves = (self.weights, self.means, 2 * np.pi * self.scales)
         modes = zip(*(leaf.astype(dtype) for leaf in leaves), strict=True)
 
         def gram(weight, mean, scale):
-            left, right = ((X - origin) @ mean for X in (X1, X2))
             spread = jnp.exp(-squared_distances(X1, X2, scale) / 2)
-            return weight * spread * jnp.cos(left[:, None] - right[None, :])
+            angle = 2 * np.pi * turns_between(X1, X2, mean)
+            return weight * spread * jnp.cos(angle)
 
         return reduce(operator.add, (gram(*mode) for mode in modes))
 

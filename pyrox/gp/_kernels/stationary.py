@@ -4,6 +4,7 @@ import abc
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -14,6 +15,7 @@ from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import squared_distances
 from .._numerics.gamma import log_gamma_of_normal
+from .._numerics.reciprocal import largest, reciprocal
 from .kernel import AbstractConstantVariance
 
 
@@ -44,12 +46,13 @@ class AbstractStationary(AbstractConstantVariance):
                 "For one input dimension pass `X[:, None]`."
             )
         dtype = common_dtype(X1, X2)
-        scale = (1 / per_input(self, "lengthscale", X1.shape[1])).astype(dtype)
+        scale = reciprocal(per_input(self, "lengthscale", X1.shape[1]), dtype)
         r2 = squared_distances(X1.astype(dtype), X2.astype(dtype), scale)
         return self.variance.astype(dtype) * self.correlation(r2)
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
-        scale = 1 / per_input(self, "lengthscale", in_size)
+        ells = per_input(self, "lengthscale", in_size)
+        scale = reciprocal(ells, ells.dtype)
         frequencies = self.unit_frequencies(draw, in_size) * scale[None, :]
         m = frequencies.shape[0]
         return FourierFeatures(frequencies, jnp.broadcast_to(self.variance / m, (m,)))
@@ -185,6 +188,9 @@ class RationalQuadratic(AbstractStationary):
 
     def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
         alpha = self.alpha.astype(r2.dtype)
+        # Infinity would make the derivative by alpha 0 times infinity.
+        most = jax.lax.stop_gradient(jnp.minimum(alpha, 1)) * largest(r2.dtype)
+        r2 = jnp.minimum(r2, most)
         return jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:

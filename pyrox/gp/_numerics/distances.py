@@ -9,6 +9,8 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from .reciprocal import largest
+
 
 @jax.custom_jvp
 @jax.jit
@@ -21,6 +23,8 @@ def squared_distances(
     nothing. |x|^2 + |x'|^2 - 2 x.x' would be one matrix product, but it loses half of
     the digits of small distances, which a Matern kernel's root then shows, and with a
     product after it is hardly faster at 26 columns and slower at four.
+
+    Where they overflow their slope is zero.
     """
     rows, columns = X1.T, _contiguous_columns(X2)
     n_groups, size = _groups(X1.shape[1])
@@ -139,16 +143,19 @@ def _by_products(primals, tangents):
 def _by_differences(primals, tangents):
     """What `_by_products` gives, all in the matrix, and rounded like the distances
     themselves: over any span near points lose nothing."""
-    X1, X2, _ = primals
+    X1, X2, scale = primals
+    limit = largest(scale.dtype) ** 0.5
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total, column):
         (a, b, scale), (da, db, dscale) = column
         gap = a[:, None] - b[None, :]
+        scaled = scale * gap
+        scaled = jnp.where(jnp.abs(scaled) < limit, scaled, 0)
         from_left = None if da is None else scale * da[:, None]
         from_right = None if db is None else -scale * db[None, :]
         stretched = None if dscale is None else dscale * gap
-        return total - scale * gap * _sum(from_left, from_right, stretched), None
+        return total - scaled * _sum(from_left, from_right, stretched), None
 
     total = jnp.zeros((len(X1), len(X2)), X1.dtype)
     columns = jax.tree.map(jnp.transpose, (primals, tangents))
