@@ -58,7 +58,7 @@ def require_ok(x: Tree, ok: Array | bool, sentence: str) -> Tree:
     If they are traced that is when the program runs, and never within `unchecked`.
     """
     if is_traced(ok):
-        return eqx.error_if(x, ~ok, sentence) if is_checked() else x
+        return _at_run_time(x, jnp.all(ok), 0, [sentence])
     if not np.asarray(ok).all():
         raise ValueError(sentence)
     return x
@@ -70,12 +70,37 @@ def require_all(x: Tree, holds: Bool[Array, " K"], sentences: Sequence[str]) -> 
     One check for many, since each takes its time where a program is traced.
     """
     if is_traced(holds):
-        bad, first = ~jnp.all(holds), jnp.argmin(holds)
-        return eqx.branched_error_if(x, bad, first, sentences) if is_checked() else x
+        return _at_run_time(x, jnp.all(holds), jnp.argmin(holds), sentences)
     for ok, sentence in zip(np.asarray(holds), sentences, strict=True):
         if not ok:
             raise ValueError(sentence)
     return x
+
+
+def _at_run_time(x: Tree, ok: Array, which: Any, sentences: Sequence[str]) -> Tree:
+    if not is_checked():
+        return x
+    # Equinox looks at the variables of every frame of the stack, and Python keeps what
+    # it saw: to a search for leaks these are tracers that outlive their trace.
+    if jax.config.jax_check_tracer_leaks:  # pyright: ignore
+        return _raised_by_callback(x, ok, which, sentences)
+    return eqx.branched_error_if(x, ~ok, which, sentences)
+
+
+def _raised_by_callback(
+    x: Tree, ok: Array, which: Any, sentences: Sequence[str]
+) -> Tree:
+    """What Equinox does, with a call at every run, also where all is well."""
+
+    def look(ok, which):
+        if not np.all(ok):
+            raise RuntimeError(sentences[int(np.ravel(which)[np.argmin(ok)])])
+        return ok
+
+    shape, which = jax.ShapeDtypeStruct(ok.shape, ok.dtype), jnp.asarray(which)
+    seen = jax.pure_callback(look, shape, ok, which, vmap_method="broadcast_all")
+    # Nothing else is ever returned; without a choice the call would be left out.
+    return jax.tree.map(lambda leaf: jnp.where(seen, leaf, jnp.zeros_like(leaf)), x)
 
 
 def without_nan(tree: Any) -> Bool[Array, ""]:

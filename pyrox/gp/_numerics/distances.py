@@ -155,7 +155,8 @@ def _by_differences(primals, tangents):
         from_left = None if da is None else scale * da[:, None]
         from_right = None if db is None else -scale * db[None, :]
         stretched = None if dscale is None else dscale * gap
-        return total - scaled * _sum(from_left, from_right, stretched), None
+        moved = _sum(from_left, from_right, stretched)
+        return total if moved is None else total - scaled * moved, None
 
     total = jnp.zeros((len(X1), len(X2)), X1.dtype)
     columns = jax.tree.map(jnp.transpose, (primals, tangents))
