@@ -9,7 +9,7 @@ import pytest
 from helpers import few_of
 
 from pyrox.gp import RBF, GPPrior, Linear, Matern, PathwiseSampler, Polynomial
-from pyrox.gp._posterior.rounding import rounding
+from pyrox.gp._posterior.rounding import rounding, shift_by_jitter
 
 rng = np.random.default_rng(0)
 CASES = {
@@ -50,7 +50,7 @@ def test_an_error_that_would_be_seen_is_said(name, jitter):
     noise = np.sqrt(1e-6 + float(exact.jitter_var))
     error = np.abs(mean - right).max() / noise
     least = posterior.noise_var, posterior.jitter_var
-    estimate = rounding(posterior.factor, posterior.weights, least)
+    estimate = rounding(posterior.factor, posterior.weights, *least)
     assert error < max(estimate, 1e-3)
     assert bool(told) == (estimate > 0.1)
     for warning in told:
@@ -79,11 +79,81 @@ def test_under_jit_it_is_silent_and_works():
 def test_paths_of_a_large_variance_keep_it():
     """Variance 100 and noise 1e-5: paths had a sixth of their variance."""
     X = np.linspace(0, 1, 40, dtype=np.float32)[:, None]
-    posterior = GPPrior(Matern(2.5, 100.0, 0.5), X).condition(
-        10 * np.sin(6 * X[:, 0]), 1e-5
-    )
+    with pytest.warns(RuntimeWarning, match="that of a larger noise"):
+        posterior = GPPrior(Matern(2.5, 100.0, 0.5), X).condition(
+            10 * np.sin(6 * X[:, 0]), 1e-5
+        )
     query = X[:-1] + 0.5 * (X[1] - X[0])
     sampler = PathwiseSampler(posterior, 1024)
     draws = sampler.sample_paths(jax.random.key(0), 2000)(query)
     ratio = np.asarray(draws).std(axis=0) / np.asarray(posterior.predict_std(query))
     assert 0.9 < ratio.min() and ratio.max() < 1.1
+
+
+# --- The jitter that was not asked for ---------------------------------------------
+
+TOLD = {
+    "Polynomial": (10.0, 10, 0.3, 1e-4, "0.029 to noise_var=0.0001"),
+    "Matern": (1.0, 20, 6.0, 1e-5, "0.0024 to noise_var=1e-05"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_default_jitter_above_the_noise_is_said_with_figures(name):
+    (span, n, rate, noise_var, figures), make = TOLD[name], CASES[name][0]
+    X = np.linspace(0, span, n, dtype=np.float32)[:, None]
+    y = {"Polynomial": 1, "Matern": 10}[name] * np.sin(rate * X[:, 0])
+    *_, told = conditioned(make, 32, X, y, noise_var, None)
+    (warning,) = told
+    assert figures in str(warning.message) and "float64" in str(warning.message)
+    posterior, *_, own = conditioned(make, 32, X, y, noise_var, 3e-5)
+    assert not own and float(posterior.jitter_var) > noise_var
+    assert not conditioned(make, 64, X, y, noise_var, None)[3]
+    larger = str(warning.message).split("noise_var=")[2].split()[0]
+    assert not conditioned(make, 32, X, y, float(larger), None)[3]
+
+
+def test_a_jitter_that_moves_nothing_is_not_said():
+    X = np.linspace(0, 1, 50, dtype=np.float32)[:, None]
+    rough = conditioned(lambda: Matern(0.5, 1.0, 0.3), 32, X, X[:, 0], 1e-6, None)
+    assert float(rough[0].jitter_var) > 1e-6 and not rough[3]
+    assert not conditioned(RBF, 32, X, X[:, 0], 0.02, None)[3]
+
+
+def spectral_shift(K, y, noise_var, jitter_var):
+    """The root mean square that the mean at the data moves by, in float64."""
+    values, vectors = np.linalg.eigh(K)
+    values = np.maximum(values, 0)
+    gains = [values / (values + v) for v in (noise_var, noise_var + jitter_var)]
+    moved = (gains[1] - gains[0]) * (vectors.T @ y)
+    return np.sqrt(np.mean(moved**2) / noise_var)
+
+
+@pytest.mark.exhaustive
+def test_the_figure_is_an_honest_bound():
+    """Data of the model and others: the mean moves by no more than what is told, and
+    by more than a tenth of the noise only where there is a warning."""
+    rng, ratios = np.random.default_rng(5), []
+    for _ in range(60):
+        n, variance, ell = rng.choice([8, 30, 90]), *10 ** rng.uniform(-1, 1, 2)
+        noise_var = float(np.float32(variance * 10 ** rng.uniform(-8, -3)))
+        kinds = [RBF, Matern, lambda nu, v, ell: Polynomial(2, v)]
+        kind = rng.integers(3)
+        args = (variance, ell) if kind == 0 else (2.5, variance, ell)
+        kernel = kinds[kind](*args)
+        X = np.sort(rng.uniform(0, 3, n)).astype(np.float32)[:, None]
+        with jax.enable_x64(True):
+            exact = jax.tree.map(lambda leaf: leaf.astype("f8"), kernel)
+            K = np.asarray(exact(jnp.asarray(X, "f8"), jnp.asarray(X, "f8")))
+        values, vectors = np.linalg.eigh(K)
+        y = vectors @ (np.sqrt(np.maximum(values, 0)) * rng.normal(size=n))
+        y += rng.integers(2) * np.sqrt(noise_var) * rng.normal(size=n)
+        y = y.astype(np.float32)
+        posterior, *_, told = conditioned(lambda k=kernel: k, 32, X, y, noise_var, None)
+        parts = posterior.weights, posterior.noise_var, posterior.jitter_var
+        bound, jitter_var, asked = shift_by_jitter(*parts)
+        moved = spectral_shift(K, y.astype(float), noise_var, jitter_var)
+        assert asked == noise_var and moved <= 1.02 * bound + 1e-4
+        assert told or moved < 0.1 or jitter_var <= noise_var
+        ratios += [moved / bound] if bound > 0.1 else []
+    assert len(ratios) > 20 and np.median(ratios) > 0.3

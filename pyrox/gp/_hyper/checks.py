@@ -154,7 +154,7 @@ def must_be_finite(call: str) -> str:
 def must_be_variance(call: str) -> str:
     return (
         f"`{call}` must be a positive finite variance. For noise-free values pass a "
-        "small one, such as 1e-6 times the variance of y."
+        "small one, such as 1e-6 times the variance of y, or 1e-3 in float32."
     )
 
 

@@ -15,7 +15,6 @@ from .._hyper.checks import (
     as_values,
     common_dtype,
     require_all,
-    require_finite,
 )
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
@@ -32,6 +31,7 @@ from .derivatives import (
     checked,
     require_derivatives,
     sites_of,
+    with_derivatives,
 )
 from .mean import mean_at
 from .must_hold import what_holds, what_must_hold
@@ -51,7 +51,8 @@ class GPPrior(eqx.Module):
             floating point, in parts of the process's variance: of the mean of
             `kernel.diag(X)`, and for derivatives as data of that of their variances.
             The draws carry it too. By default 1e-6 in float64; in float32, for N
-            points, 10 N eps, from 1e-6 up to 1e-3 (1.2e-4 for a hundred points).
+            points, 10 N eps, from 1e-6 up to 1e-3 (1.2e-4 for a hundred points);
+            `condition` warns where that hides the noise that was asked for.
 
     Raises:
         ValueError: an X that is not (N, D), is empty, or has NaN or inf.
@@ -111,10 +112,9 @@ class GPPrior(eqx.Module):
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
         require_known_valid(prior.kernel)
-        require_finite(prior.X, "GPPrior(X=...)", at_run_time=False)
         posterior = _conditioned(prior, y, noise_var, derivatives)
-        added = posterior.noise_var, posterior.jitter_var
-        warn_of_rounding(call, posterior.factor, posterior.weights, added)
+        noise = with_derivatives(y, noise_var, derivatives)[1], posterior.jitter_var
+        warn_of_rounding(call, prior.jitter, posterior.factor, posterior.weights, noise)
         return posterior
 
     def log_marginal_likelihood(

@@ -1,5 +1,6 @@
 """What the type takes of a posterior: its digits."""
 
+import math
 import warnings
 
 import numpy as np
@@ -9,13 +10,17 @@ from .._hyper.checks import is_traced
 from .._solvers.cholesky import CholeskyFactor
 
 _VISIBLE = 0.1
+_WIDER = 'Pass float64 data under `jax.config.update("jax_enable_x64", True)`'
 
 
 def rounding(
-    factor: CholeskyFactor, weights: Float[Array, " U"], noise_var: tuple[Array, ...]
+    factor: CholeskyFactor,
+    weights: Float[Array, " U"],
+    noise_var: Float[Array, "..."],
+    jitter_var: Float[Array, "..."],
 ) -> float:
-    """The error of the mean, at most, over the deviation of the least noise, of these
-    variances added up.
+    """The error of the mean, at most, over the deviation of the least noise, each
+    observation in units of its own deviation.
 
     A product k(x, X) w of N terms rounds by eps sqrt(N) k |w|, and the weights are
     large where noise is little. Over 400 random problems in float32 the error over the
@@ -23,29 +28,72 @@ def rounding(
     and 1.
     """
     lower, w = np.asarray(factor.lower), np.asarray(weights)  # compiles nothing
-    variance = np.einsum("ij,ij->i", lower, lower).max()
-    size = np.linalg.norm(w) * np.sqrt(w.size)
-    noise = sum(float(np.asarray(variances).min()) for variances in noise_var)
-    return float(np.finfo(w.dtype).eps * variance * size / np.sqrt(noise))
+    variances = np.einsum("ij,ij->i", lower, lower)
+    size = np.linalg.norm(np.sqrt(variances) * w) * np.sqrt(w.size)
+    least = np.min((np.asarray(noise_var) + np.asarray(jitter_var)) / variances)
+    return float(np.finfo(w.dtype).eps * size / np.sqrt(least))
+
+
+def shift_by_jitter(
+    weights: Float[Array, " U"],
+    noise_var: Float[Array, "..."],
+    jitter_var: Float[Array, "..."],
+) -> tuple[float, float, float]:
+    """How far the jitter moves the mean at the data, at most, as a root mean square
+    over the deviation of the noise that was asked for; and where the jitter is largest
+    against that noise, both variances.
+
+    With weights w = (K + noise + jitter)^-1 y the mean moves by K (K + noise)^-1
+    jitter w, and K (K + noise)^-1 makes nothing longer. Over 200 random problems in
+    float32 it moved by 1.01 times this at most, by .95 times in the median of those
+    above .05; noise that the kernel cannot follow makes it little against this.
+    """
+    w = np.asarray(weights, float)
+    jitter, noise = (
+        np.broadcast_to(np.asarray(var, float), w.shape)
+        for var in (jitter_var, noise_var)
+    )
+    worst = np.argmax(jitter / noise)
+    moved = np.sqrt(np.mean((jitter * w) ** 2 / noise))
+    return float(moved), float(jitter[worst]), float(noise[worst])
 
 
 def warn_of_rounding(
     call: str,
+    jitter: float | None,
     factor: CholeskyFactor,
     weights: Float[Array, " U"],
-    noise_var: tuple[Array, ...],
+    noise_var: tuple[Array, Array],
 ) -> None:
-    """Say so if it would be seen. What is traced cannot be looked at."""
+    """Say so if what the type takes would be seen: digits of the mean, or, where the
+    `jitter` was left to us, the noise that was asked for. `noise_var` is that and the
+    jitter's. What is traced cannot be looked at."""
     if any(map(is_traced, (factor.lower, weights, *noise_var))):
         return
-    lost = rounding(factor, weights, noise_var)
-    if not lost > _VISIBLE:
-        return
-    warnings.warn(
-        f"`{call}`: {weights.dtype} resolves the mean only to about {lost:.2g} "
-        "standard deviations of the noise: noise_var and jitter are little against "
-        "the variance of the process. Pass float64 data under "
-        '`jax.config.update("jax_enable_x64", True)`, or a larger noise_var or jitter.',
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    lost = rounding(factor, weights, *noise_var)
+    if lost > _VISIBLE:
+        warnings.warn(
+            f"`{call}`: {weights.dtype} resolves the mean only to about {lost:.2g} "
+            "standard deviations of the noise: noise_var and jitter are little against "
+            f"the variance of the process. {_WIDER}, or a larger noise_var or jitter.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    elif jitter is None and weights.dtype == np.float32:
+        moved, added, asked = shift_by_jitter(weights, *noise_var)
+        if moved > _VISIBLE and added > asked:
+            warnings.warn(
+                f"`{call}`: the posterior is that of a larger noise. For float32 the "
+                f"jitter adds a variance of {added:.2g} to noise_var={asked:.2g}, and "
+                f"may move the mean by {moved:.2g} standard deviations of that noise. "
+                f"{_WIDER}, or noise_var={_above(added)} at least, also for noise-free "
+                "values, or a jitter of your own to `GPPrior`.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def _above(variance: float) -> str:
+    """A number of two digits that is no less."""
+    unit = 10.0 ** (math.floor(math.log10(variance)) - 1)
+    return f"{math.ceil(variance / unit) * unit:.2g}"
