@@ -180,6 +180,7 @@ def test_each_call_reads(call, raised, x64):
     assert np.all(np.abs(np.asarray(answer(reads)) - np.asarray(before)) > 1)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.numpyro
 def test_the_factors_of_a_model_read(raised, x64):
     def answers(mean_fn):
@@ -276,6 +277,7 @@ def test_paths_and_posteriors_leave_a_program_with_their_mean(x64):
     np.testing.assert_allclose(found[:, 0], [9.0, 18.0], rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_no_tracer_is_left_behind():
     def density(slope):
         given = GPPrior(RBF(), np.float32(X), lambda X: jax.nn.relu(slope * X[:, 0]))
@@ -286,6 +288,7 @@ def test_no_tracer_is_left_behind():
         jax.grad(density)(1.0)
 
 
+@pytest.mark.exhaustive
 def test_a_query_of_either_width(x64):
     """float32 data, a float64 query: the mean is that of the query's width."""
     given = prior(lambda X: 1e4 * X[:, 0], np.float32(X))
