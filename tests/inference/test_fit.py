@@ -74,7 +74,7 @@ def numbers(found) -> np.ndarray:
 def test_the_optimum_is_that_of_scipy(x64):
     with compilations() as programs:
         found = fit(GPPrior(RBF(), X), Y, 0.1, tolerance=1e-9)
-    assert len(programs) < 12
+    assert len(programs) < 14
     with compilations() as programs:
         jax.jit(lambda x: 3 * x)(Y)
     assert len(programs) == 1
@@ -206,7 +206,7 @@ def test_more_starts_find_the_better_optimum(x64):
 
     optima = [maximised(density, start)[1] for start in ([1.3, 0.1], [12.0, 0.6])]
     assert optima[0] > optima[1] + 1
-    alone = fit(prior, FEW_Y, 0.6, **options)
+    alone = fit(prior, FEW_Y, 0.6, n_starts=1, **options)
     assert abs(float(alone.log_density) - optima[1]) < 1e-6
     found = fit(prior, FEW_Y, 0.6, n_starts=5, key=jr.key(1), **options)
     assert abs(float(found.log_density) - optima[0]) < 1e-6
@@ -218,7 +218,9 @@ def test_more_starts_find_the_better_optimum(x64):
     report = str(found)
     assert report.startswith("converged after ") and "1e-08 a datum" in report
     assert "RBF.variance     1  (fixed)" in report and "noise_var" in report
-    assert len(report.splitlines()) == 5 + 1 + 5
+    # Seven points are little: as noise alone they have a density of .9 less.
+    assert found.only_noise and "NOTHING BEYOND NOISE" in report
+    assert len(report.splitlines()) == 5 + 3 + 1 + 5
 
 
 def test_not_converging_is_said_and_loses_nothing(x64):

@@ -10,9 +10,10 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 
-from pyrox.gp import RBF, GPPrior, SparseGPPrior, fit
-from pyrox.gp._inference.fit import _begin
+from pyrox.gp import RBF, Derivatives, GPPrior, SparseGPPrior, fit
 from pyrox.gp._inference.fit_input import as_problem
+from pyrox.gp._inference.starts import best_at_data, drawn_at_data
+from pyrox.gp._inference.trained import to_vector
 
 GOOD: Any = GPPrior(RBF(), np.zeros((2, 1), np.float32))
 ZEROS = np.zeros(2, np.float32)
@@ -20,20 +21,27 @@ ZEROS = np.zeros(2, np.float32)
 
 def test_starts_are_drawn_from_priors():
     """The first is where the values are, whatever their priors; lengthscales of the
-    others are the prior's, and variances are near the current one."""
+    others are the prior's, and variances near that of the data."""
     kernel = RBF().with_priors(lengthscale=dist.LogNormal(3.0, 1e-3))
     with handlers.trace() as sites:
-        problem = as_problem(GPPrior(kernel, GOOD.X), ZEROS, 0.1, (), None)
+        y = np.array([3e3, -3e3], np.float32)
+        problem = as_problem(GPPrior(kernel, GOOD.X), y, 0.1, None, (), None)
     assert sites == {} and list(problem.priors) == ["RBF.lengthscale"]
-    starts = [np.int32(i) for i in range(3)]
-    first, *others = (_begin(problem, jr.key(0), start).point for start in starts)
-    np.testing.assert_allclose(first, np.log([1.0, 1.0, 0.1]), atol=1e-6)
+    np.testing.assert_allclose(to_vector(problem), np.log([1, 1, 0.1]), atol=1e-6)
+    best, _ = best_at_data(problem, jr.key(0))
+    others = [best, drawn_at_data(problem, jr.key(0), 2)]
     for other in others:
-        assert abs(other[1] - 3.0) < 0.01 < abs(other[0])
+        assert abs(other[1] - 3.0) < 0.01 and abs(other[0] - np.log(9e6)) < 4
     assert others[0][1] != others[1][1]
 
 
 WRONG = {
+    "derivatives": (GOOD, {"derivatives": ZEROS}, "must be a `Derivatives`. Got"),
+    "columns": (
+        GOOD,
+        {"derivatives": Derivatives(np.zeros((1, 2)), 0, np.zeros(1), 0.1)},
+        r"`fit\(derivatives=...\)` must have points of D=1",
+    ),
     "sparse": (
         SparseGPPrior(RBF(), np.zeros((2, 1))),
         {},

@@ -26,8 +26,14 @@ Tree = TypeVar("Tree")
 POSITIVE = "positive"
 
 
+SCALES = ("input", "input^2", "1/input", "output^2", "output^2/input^2")
+
+
 def hyperparameter(
-    constraint: "Constraint | str", *, ndims: tuple[int, ...] = (0,)
+    constraint: "Constraint | str",
+    *,
+    ndims: tuple[int, ...] = (0,),
+    scale: "str | Callable[[Any, Any], Any] | None" = None,
 ) -> Any:
     """A field of a module that holds a hyperparameter.
 
@@ -35,12 +41,19 @@ def hyperparameter(
         constraint: where its values lie, one of `numpyro.distributions.constraints`, or
             `"positive"`, which is one of them and needs no import.
         ndims: the ranks it may have; `(0, 1)` for one value or one per input.
+        scale: of what size it is for given data, so that `fit` can start there: a
+            lengthscale is an `"input"`, a frequency a `"1/input"`, a variance an
+            `"output^2"`; others are `"input^2"` and `"output^2/input^2"`. Or a function
+            of the module and scales, of which `inputs`, (D,), are those of the columns
+            and `variance` is that of the values. None if the data say nothing.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from pyrox.gp import AbstractKernel, hyperparameter
         >>> class Linear(AbstractKernel):
-        ...     variance: jnp.ndarray = hyperparameter("positive")
+        ...     variance: jnp.ndarray = hyperparameter(
+        ...         "positive", scale="output^2/input^2"
+        ...     )
         ...
         ...     def __call__(self, X1, X2):
         ...         return self.variance * X1 @ X2.T
@@ -56,9 +69,14 @@ def hyperparameter(
             f"{POSITIVE!r}. Got {constraint!r}. Pass "
             f"`numpyro.distributions.constraints.{constraint}`, if that exists."
         )
-    return eqx.field(
-        converter=as_float, metadata={"constraint": constraint, "ndims": ndims}
-    )
+    if not (scale is None or callable(scale) or scale in SCALES):
+        raise ValueError(
+            f"`hyperparameter(scale=...)` must be one of {SCALES}, or a function of "
+            f"the module and the scales of the data. Got {scale!r}. Leave it out if "
+            "the data say nothing about its size."
+        )
+    metadata = {"constraint": constraint, "ndims": ndims, "scale": scale}
+    return eqx.field(converter=as_float, metadata=metadata)
 
 
 def constraint_of(field: dataclasses.Field) -> "Constraint":

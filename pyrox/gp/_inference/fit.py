@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
@@ -16,10 +15,13 @@ from .._hyper.checks import as_count, is_traced, require_ok
 from .._hyper.unchecked import jit
 from .._numerics.implicit import moving_minimum
 from .._numerics.lbfgs import Search, advance, begin
+from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
 from .fit_input import as_problem
 from .fit_report import Fit, Starts, no_density, warn_if_not_converged
-from .trained import Problem, drawn, from_vector, log_prior, to_vector
+from .noise_alone import noise_log_density, only_noise
+from .starts import best_at_data, can_start_at_data, drawn_at_data
+from .trained import Problem, from_vector, log_prior, objective, to_vector
 
 _STEPS_A_CALL = 10
 
@@ -28,10 +30,11 @@ def fit(
     prior: GPPrior,
     y: Real[ArrayLike, " N"],
     noise_var: Real[ArrayLike, "..."],
+    derivatives: Derivatives | None = None,
     *,
     fixed: Sequence[str] = (),
     noise_prior: Distribution | None = None,
-    n_starts: int = 1,
+    n_starts: int | None = None,
     key: PRNGKeyArray | None = None,
     max_steps: int = 200,
     tolerance: float | None = None,
@@ -47,11 +50,15 @@ def fit(
         prior: the hyperparameters to start from, and the inputs.
         y: observed values.
         noise_var: variance of the noise, trained if it is one; one a datum is known.
+        derivatives: observed partial derivatives, with known noise of their own.
         fixed: names of what stays: `"RBF.variance"`, `"noise_var"`, `"mean_fn"`.
         noise_prior: a distribution over `noise_var`.
-        n_starts: how many; the highest density wins. All but the first are drawn: from
-            priors where set, else by a standard normal step in the unconstrained space.
-        key: for those starts.
+        n_starts: how many; the highest density wins. The first is from the values as
+            they are, the second from the scales of the data, the others from a standard
+            normal step around these in the unconstrained space; in all but the first
+            what has a prior is drawn from it. By default the second is made only if
+            the first explains nothing beyond noise, or ends below where it begins.
+        key: for what is drawn.
         max_steps: of one start.
         tolerance: on the largest entry of the gradient a datum in the unconstrained
             space. By default 1e-5 in float64 and 1e-4 in float32.
@@ -77,7 +84,7 @@ def fit(
         >>> bool(found.converged), f"{found.prior.kernel.lengthscale:.2f}"
         (True, '0.20')
     """
-    problem = as_problem(prior, y, noise_var, fixed, noise_prior)
+    problem = as_problem(prior, y, noise_var, derivatives, fixed, noise_prior)
     task = _as_task(problem, n_starts, key, max_steps, tolerance)
     if _is_traced(task):
         return _result(task, _search_in_program(*task), differentiable=True)
@@ -94,6 +101,7 @@ class _Task(NamedTuple):
     tolerance: Array
     most_steps: int
     n_starts: int
+    as_needed: bool
 
 
 class _Runs(NamedTuple):
@@ -105,52 +113,65 @@ class _Runs(NamedTuple):
     n_steps: Array
 
 
-def _objective(problem: Problem, vector: Array) -> Array:
-    """What is minimised: the negative log joint density, a datum."""
-    prior, noise_var = from_vector(problem, vector)
-    likelihood = prior.log_marginal_likelihood(problem.y, noise_var)
-    return -(likelihood + log_prior(problem, prior, noise_var)) / problem.y.shape[0]
+@jit
+def _begin(problem: Problem) -> Search:
+    return begin(to_vector(problem))
 
 
 @jit
-def _begin(problem: Problem, key: PRNGKeyArray | None, start: ArrayLike) -> Search:
-    point = to_vector(problem)
-    if key is not None:
-        other = drawn(problem, jr.fold_in(key, start))
-        point = jnp.where(start == 0, point, other)
-    return begin(point)
+def _begin_at_data(problem: Problem, key: PRNGKeyArray | None) -> tuple[Search, Array]:
+    point, value = best_at_data(problem, key)
+    return begin(point), value
+
+
+@jit
+def _begin_around(
+    problem: Problem, key: PRNGKeyArray | None, start: ArrayLike
+) -> Search:
+    return begin(drawn_at_data(problem, key, start))
 
 
 @jit
 def _advance(
     problem: Problem, search: Search, tolerance: Array, most_steps: ArrayLike
 ) -> tuple[Search, _Runs]:
-    objective = functools.partial(_objective, problem)
-    s = advance(objective, search, tolerance, jnp.asarray(most_steps))
+    density = functools.partial(objective, problem)
+    s = advance(density, search, tolerance, jnp.asarray(most_steps))
     return s, _Runs(s.point, s.value, s.gradient_norm, jnp.maximum(s.n_steps, 0))
 
 
 def _is_traced(task: _Task) -> bool:
     """Whether a value is unknown until a program runs, or all that is computed here."""
-    computed = _begin(task.problem, task.key, np.int32(0))
+    computed = _begin(task.problem)
     return any(is_traced(leaf) for leaf in jax.tree.leaves((task, computed)))
 
 
 def _search_all(task: _Task, progress: bool) -> _Runs:
     """One start after the other, some steps a call of the same program, so that a bar
     can move."""
-    runs = []
+    problem, key, runs = task.problem, task.key, []
     for start in range(task.n_starts):
-        name = f"fit {start + 1} of {task.n_starts}" if task.n_starts > 1 else "fit"
-        search = _begin(task.problem, task.key, np.int32(start))
+        if start == 0:
+            search = _begin(problem)
+        elif start == 1:
+            search, value = _begin_at_data(problem, key)
+            first = runs[0]
+            lower = float(value) < float(first.value)
+            needed = lower or only_noise(problem, first.point)
+            if task.as_needed and not needed:
+                break
+        else:
+            search = _begin_around(problem, key, np.int32(start))
+        many = task.n_starts > 1 and not task.as_needed
+        name = f"fit {start + 1} of {task.n_starts}" if many else "fit"
         with tqdm(total=task.most_steps, desc=name, disable=not progress) as bar:
             runs.append(_search(task, search, bar))
     return _Runs(*(jnp.asarray(np.stack(column)) for column in zip(*runs, strict=True)))
 
 
 def _search(task: _Task, search: Search, bar: tqdm) -> _Runs:
-    problem, _, tolerance, most_steps, _ = task
-    n, limit = problem.y.shape[0], 0
+    problem, _, tolerance, most_steps, *_ = task
+    n, limit = problem.n_data, 0
     while True:
         before = limit
         limit = most_steps if bar.disable else min(before + _STEPS_A_CALL, most_steps)
@@ -162,22 +183,32 @@ def _search(task: _Task, search: Search, bar: tqdm) -> _Runs:
             return run
 
 
-@functools.partial(jit, static_argnames="n_starts")
+@functools.partial(jit, static_argnames=("n_starts", "as_needed"))
 def _search_in_program(
     problem: Problem,
     key: PRNGKeyArray | None,
     tolerance: Array,
     most_steps: ArrayLike,
     n_starts: int,
+    as_needed: bool,
 ) -> _Runs:
     """All starts in one program, which is not differentiated."""
     problem, tolerance = jax.lax.stop_gradient((problem, tolerance))
 
-    def one(start):
-        search = _begin(problem, key, start)
-        return _advance(problem, search, tolerance, most_steps)[1]
+    points = [to_vector(problem)]
+    value = -jnp.inf
+    if n_starts > 1:
+        point, value = best_at_data(problem, key)
+        points.append(point)
+    points += [drawn_at_data(problem, key, start) for start in range(2, n_starts)]
 
-    return jax.lax.map(one, jnp.arange(n_starts, dtype=jnp.int32))
+    def one(is_needed, point):
+        limit = jnp.where(is_needed, most_steps, -1)
+        run = _advance(problem, begin(point), tolerance, limit)[1]
+        is_needed = (value < run.value) | only_noise(problem, run.point)
+        return is_needed if as_needed else jnp.asarray(True), run
+
+    return jax.lax.scan(one, jnp.asarray(True), jnp.stack(points))[1]
 
 
 class _Best(NamedTuple):
@@ -186,6 +217,8 @@ class _Best(NamedTuple):
     prior: GPPrior
     noise_var: Array
     log_prior: Array
+    noise_log_density: Array
+    point: Array
     gradient_norm: Array
     n_steps: Array
     converged: Array
@@ -196,19 +229,21 @@ class _Best(NamedTuple):
 def _best(
     problem: Problem, runs: _Runs, tolerance: Array, differentiable: bool
 ) -> tuple[_Best, Starts]:
-    n = problem.y.shape[0]
+    n = problem.n_data
     converged = runs.gradient_norm <= tolerance
     starts = Starts(-n * runs.value, runs.n_steps, converged)
     winner = jnp.argmin(runs.value)
     run = jax.tree.map(lambda column: column[winner], runs)
     vector = run.point
     if differentiable:
-        vector = moving_minimum(functools.partial(_objective, problem), vector)
+        vector = moving_minimum(functools.partial(objective, problem), vector)
     prior, noise_var = from_vector(problem, vector)
     best = _Best(
         prior,
         noise_var,
         log_prior(problem, prior, noise_var),
+        noise_log_density(problem, prior, noise_var),
+        run.point,
         run.gradient_norm,
         run.n_steps,
         converged[winner],
@@ -220,14 +255,17 @@ def _best(
 def _result(task: _Task, runs: _Runs, *, differentiable: bool) -> Fit:
     problem, tolerance = task.problem, task.tolerance
     best, starts = _best(problem, runs, tolerance, differentiable)
-    sentence = no_density(task.n_starts, problem.y.dtype)
+    sentence = no_density(runs.value.shape[0], problem.y.dtype)
     noise_var = require_ok(best.noise_var, best.has_density, sentence)
-    posterior = best.prior.condition(problem.y, noise_var)
+    found = jax.lax.stop_gradient((problem, best.point))
+    posterior = best.prior.condition(problem.y, noise_var, problem.derivatives)
     likelihood = posterior.log_marginal_likelihood()
     return Fit(
         posterior=posterior,
         log_density=likelihood + best.log_prior,
         log_marginal_likelihood=likelihood,
+        noise_log_density=best.noise_log_density,
+        only_noise=only_noise(*found),
         gradient_norm=best.gradient_norm,
         n_steps=best.n_steps,
         converged=best.converged,
@@ -239,21 +277,23 @@ def _result(task: _Task, runs: _Runs, *, differentiable: bool) -> Fit:
 
 def _as_task(
     problem: Problem,
-    n_starts: int,
+    n_starts: int | None,
     key: PRNGKeyArray | None,
     max_steps: int,
     tolerance: float | None,
 ) -> _Task:
+    as_needed = n_starts is None
+    if n_starts is None:
+        n_starts = 2 if can_start_at_data(problem) else 1
     n_starts = as_count("fit(n_starts=...)", n_starts)
     most_steps = as_count("fit(max_steps=...)", max_steps)
-    if n_starts > 1 and key is None:
+    if n_starts > 1 and key is None and not as_needed:
         raise ValueError(
             f"`fit(n_starts={n_starts})` needs a key to draw the other starts. Got "
             "key=None. Pass `key=jax.random.key(0)`."
         )
-    key = key if n_starts > 1 else None
     bound = _as_tolerance(tolerance, problem.y.dtype)
-    return _Task(problem, key, bound, most_steps, n_starts)
+    return _Task(problem, key, bound, most_steps, n_starts, as_needed)
 
 
 def _as_tolerance(tolerance: float | None, dtype: np.dtype) -> Array:

@@ -12,6 +12,7 @@ from numpyro.distributions import Delta, Distribution
 
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
 from .._hyper.parameters import describe, modules, raise_if_ambiguous, require_valid
+from .._posterior.derivatives import Derivatives, checked
 from .._posterior.exact import GPPrior
 from .._posterior.mean import ReadMean
 from .._posterior.process import with_mean_read
@@ -22,6 +23,7 @@ def as_problem(
     prior: GPPrior,
     y: ArrayLike,
     noise_var: ArrayLike,
+    derivatives: Derivatives | None,
     fixed: Sequence[str],
     noise_prior: Distribution | None,
 ) -> Problem:
@@ -35,6 +37,7 @@ def as_problem(
     n = prior.X.shape[0]
     y = as_values("fit(y=...)", y, n)
     noise_var = as_noise("fit(noise_var=...)", noise_var, n)
+    derivatives = checked("fit", derivatives, prior.kernel, prior.X)
     y = require_valid("fit", prior, y)
     prior, priors = without_priors(prior)
     if noise_prior is not None:
@@ -53,7 +56,9 @@ def as_problem(
     dtype = common_dtype(prior.X, y)
     prior = eqx.tree_at(lambda p: p.X, prior, prior.X.astype(dtype))
     prior = with_mean_read(_with_mean_of(dtype, prior), prior.X)
-    return Problem(prior, y.astype(dtype), noise_var.astype(dtype), priors, fixed)
+    y, noise_var = y.astype(dtype), noise_var.astype(dtype)
+    derivatives = jax.tree.map(lambda leaf: leaf.astype(dtype), derivatives)
+    return Problem(prior, y, noise_var, derivatives, priors, fixed)
 
 
 def _with_mean_of(dtype: np.dtype, prior: GPPrior) -> GPPrior:

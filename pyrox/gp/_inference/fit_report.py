@@ -18,7 +18,8 @@ class Starts(eqx.Module):
     """A row for each start of a fit, in their order.
 
     Attributes:
-        log_density: the log joint density that it reached, `-inf` where it had none.
+        log_density: the log joint density that it reached, `-inf` where it had none. In
+            a program the default has a second row, `-inf` where it was not needed.
         n_steps: the steps it took.
         converged: whether its gradient is within the tolerance.
     """
@@ -46,6 +47,11 @@ class Fit(eqx.Module):
         log_density: the maximised log joint density: the log marginal likelihood plus
             the log densities of the priors.
         log_marginal_likelihood: its first part.
+        noise_log_density: the same of the data as noise alone, about the same mean and
+            of the best variance that the given noise allows.
+        only_noise: whether the optimum explains nothing beyond noise: its likelihood is
+            not above `noise_log_density` by more than one, or the function it leads to
+            varies by less than a thousandth of the noise variance where the data are.
         gradient_norm: the largest entry, in size, of the gradient per datum in the
             unconstrained space, at the start that won.
         n_steps: the steps of the start that won.
@@ -58,6 +64,8 @@ class Fit(eqx.Module):
     posterior: ConditionedGP
     log_density: Float[Array, "..."]
     log_marginal_likelihood: Float[Array, "..."]
+    noise_log_density: Float[Array, "..."]
+    only_noise: Bool[Array, "..."]
     gradient_norm: Float[Array, "..."]
     n_steps: Int[Array, "..."]
     converged: Bool[Array, "..."]
@@ -93,7 +101,26 @@ def _headline(found: Fit) -> list[str]:
         f"{int(found.n_steps)} steps: gradient {float(found.gradient_norm):.1e} "
         f"{sign} {float(found.tolerance):.0e} a datum",
         f"log density {float(found.log_density):.6g}, of which log marginal likelihood "
-        f"{float(found.log_marginal_likelihood):.6g}, of {found.posterior.y.size} data",
+        f"{float(found.log_marginal_likelihood):.6g}, of {_data(found)}",
+        *_verdict(found),
+    ]
+
+
+def _data(found: Fit) -> str:
+    derivatives = found.posterior.derivatives
+    m = 0 if derivatives is None else derivatives.values.size
+    return f"{found.posterior.y.size} data" + (f" and {m} derivatives" if m else "")
+
+
+def _verdict(found: Fit) -> list[str]:
+    if not found.only_noise:
+        return []
+    return [
+        "NOTHING BEYOND NOISE: as noise alone about the mean the data have log density "
+        f"{float(found.noise_log_density):.6g};",
+        "  the kernel adds less than one to that, or no more than a level. Pass more "
+        "starts (n_starts=5,",
+        "  key=...) or another kernel, or take it that there is no signal.",
     ]
 
 
@@ -123,7 +150,8 @@ def _numbers(value: np.ndarray) -> str:
 
 def _table(starts: Starts) -> list[str]:
     rows = [np.asarray(column) for column in jax.tree.leaves(starts)]
-    if rows[0].size == 1:
+    # In a program the default has a row for a start that may not have been needed.
+    if np.isfinite(rows[0]).sum() <= 1:
         return []
     lines = [
         f"  {i + 1:5}  {density:11.6g}  {steps:5}  {'yes' if converged else 'no'}"

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to, constraints
 
 from .._hyper.parameters import constraint_of, hyperparameter_fields, modules, site
 from .._hyper.priors import sample_hyperparameters
+from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
 from .._posterior.mean import own_arrays
 
@@ -29,16 +29,25 @@ class Problem(eqx.Module):
     prior: GPPrior
     y: Float[Array, " N"]
     noise_var: Float[Array, "..."]
+    derivatives: Derivatives | None
     priors: dict[str, Distribution]
     fixed: tuple[str, ...] = eqx.field(static=True)
 
+    @property
+    def n_data(self) -> int:
+        """How many numbers were observed, derivatives among them."""
+        m = 0 if self.derivatives is None else self.derivatives.values.shape[0]
+        return self.y.shape[0] + m
 
-class _Slot(NamedTuple):
-    """One array that is trained: which leaf of (prior, noise_var), and its domain."""
+
+class Slot(NamedTuple):
+    """One array that is trained: which leaf of (prior, noise_var), its domain, and
+    whether the data say of what size it is."""
 
     name: str
     leaf: int
     constraint: constraints.Constraint
+    has_scale: bool
 
 
 def without_priors(prior: GPPrior) -> tuple[GPPrior, dict[str, Distribution]]:
@@ -58,15 +67,14 @@ def named_values(prior: GPPrior) -> list[tuple[str, Array]]:
 
 def trainable_names(prior: GPPrior, noise_var: Array) -> tuple[str, ...]:
     """The names of what can be trained, `mean_fn` for all arrays of the mean."""
-    slots = _every_slot(prior, noise_var)
-    return tuple(dict.fromkeys(slot.name for slot in slots))
+    every = _every_slot(prior, noise_var)
+    return tuple(dict.fromkeys(slot.name for slot in every))
 
 
 def to_vector(problem: Problem) -> Float[Array, " P"]:
     """The current values, each in its unconstrained space, one after the other."""
     leaves = jax.tree.leaves((problem.prior, problem.noise_var))
-    slots = _slots(problem)
-    free = [_free(slot, leaves[slot.leaf], problem) for slot in slots]
+    free = [unbounded(slot, leaves[slot.leaf], problem) for slot in slots(problem)]
     return jnp.concatenate([jnp.ravel(values) for values in free])
 
 
@@ -76,7 +84,7 @@ def from_vector(
     """The prior and the noise with these values in place."""
     leaves, structure = jax.tree.flatten((problem.prior, problem.noise_var))
     start = 0
-    for slot in _slots(problem):
+    for slot in slots(problem):
         transform = biject_to(slot.constraint)
         shape = transform.inverse_shape(leaves[slot.leaf].shape)
         end = start + int(np.prod(shape))
@@ -86,21 +94,12 @@ def from_vector(
     return jax.tree.unflatten(structure, leaves)
 
 
-def drawn(problem: Problem, key: PRNGKeyArray) -> Float[Array, " P"]:
-    """Another vector to start from: draws from the priors that are set, and normal
-    steps of size one from the other current values."""
-    leaves = jax.tree.leaves((problem.prior, problem.noise_var))
-    parts = []
-    for i, slot in enumerate(_slots(problem)):
-        own = jr.fold_in(key, i)
-        if slot.name in problem.priors:
-            value = jnp.asarray(problem.priors[slot.name].sample(own))
-            free = _free(slot, value, problem)
-        else:
-            free = _free(slot, leaves[slot.leaf], problem)
-            free = free + jr.normal(own, free.shape, free.dtype)
-        parts.append(jnp.ravel(free))
-    return jnp.concatenate(parts)
+def objective(problem: Problem, vector: Float[Array, " P"]) -> Float[Array, ""]:
+    """What is minimised: the negative log joint density, a datum."""
+    prior, noise_var = from_vector(problem, vector)
+    data = problem.y, noise_var, problem.derivatives
+    likelihood = prior.log_marginal_likelihood(*data)
+    return -(likelihood + log_prior(problem, prior, noise_var)) / problem.n_data
 
 
 def log_prior(
@@ -116,56 +115,67 @@ def log_prior(
     return total
 
 
-def _free(slot: _Slot, value: Array, problem: Problem) -> Array:
+def unbounded(slot: Slot, value: Array, problem: Problem) -> Array:
     """`value` in its unconstrained space."""
     free = biject_to(slot.constraint).inv(value.astype(problem.y.dtype))
     return jnp.asarray(free).astype(problem.y.dtype)
 
 
-def _bounded(slot: _Slot, free: Array) -> Array:
+def is_real(slot: Slot) -> bool:
+    """Whether its values have no bounds, so that they are searched as they are."""
+    domain: Any = slot.constraint
+    return isinstance(
+        getattr(domain, "base_constraint", domain), type(constraints.real)
+    )
+
+
+def _bounded(slot: Slot, free: Array) -> Array:
     """`free` cut off where its value would leave the range of its type.
 
     A lengthscale of an input without influence goes to infinity, where it would be
     refused, and the others could not move on. Past the cut, 1e15 in float32 and 1e20
     in float64 for a positive value, the function is flat instead.
     """
-    domain: Any = slot.constraint
-    if isinstance(getattr(domain, "base_constraint", domain), type(constraints.real)):
+    if is_real(slot):
         return free
     reach = min(0.4 * float(np.log(jnp.finfo(free.dtype).max)), 46.0)
     return jnp.clip(free, -reach, reach)
 
 
-def _slots(problem: Problem) -> list[_Slot]:
+def slots(problem: Problem) -> list[Slot]:
     """All that is trained. The support of a prior, where one is set, is the domain."""
-    slots = _every_slot(problem.prior, problem.noise_var)
     priors = problem.priors
     return [
         slot._replace(constraint=priors[slot.name].support)
         if slot.name in priors
         else slot
-        for slot in slots
+        for slot in _every_slot(problem.prior, problem.noise_var)
         if slot.name not in problem.fixed
     ]
 
 
-def _every_slot(prior: GPPrior, noise_var: Array) -> list[_Slot]:
+def _every_slot(prior: GPPrior, noise_var: Array) -> list[Slot]:
     """What can be trained, by its place in the tree: names need not be unique."""
     leaves, structure = jax.tree.flatten((prior, noise_var))
     places = jax.tree.unflatten(structure, list(range(len(leaves))))
-    slots = [
-        _Slot(site(m, f.name), getattr(m, f.name), constraint_of(f))
+    found = [
+        Slot(
+            site(m, f.name),
+            getattr(m, f.name),
+            constraint_of(f),
+            f.metadata["scale"] is not None,
+        )
         for m, f in _fields(places[0])
     ]
-    taken = {slot.leaf for slot in slots}
-    slots += [
-        _Slot(MEAN, leaf, constraints.real)
+    taken = {slot.leaf for slot in found}
+    found += [
+        Slot(MEAN, leaf, constraints.real, False)
         for leaf in jax.tree.leaves(own_arrays(places[0].mean_fn))
         if leaf not in taken and jnp.issubdtype(leaves[leaf].dtype, jnp.floating)
     ]
     if noise_var.ndim == 0:
-        slots.append(_Slot(NOISE, places[1], constraints.positive))
-    return slots
+        found.append(Slot(NOISE, places[1], constraints.positive, True))
+    return found
 
 
 def _fields(prior: GPPrior) -> list[tuple[Any, Any]]:

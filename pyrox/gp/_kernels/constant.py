@@ -26,7 +26,7 @@ class Constant(AbstractConstantVariance):
         Array([5.], dtype=float32)
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "Constant"):
         self._set(name, variance=init_variance)
@@ -72,7 +72,7 @@ class White(AbstractConstantVariance):
                [0.5]], dtype=float32)
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "White"):
         self._set(name, variance=init_variance)

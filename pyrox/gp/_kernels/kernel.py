@@ -26,6 +26,7 @@ from .._features.spectrum import RadialSpectrum
 from .._hyper.checks import as_points, require_numbers
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._hyper.priors import AbstractWithPriors
+from .._hyper.scales import Scales, part
 
 
 class AbstractKernel(AbstractWithPriors):
@@ -191,8 +192,9 @@ class Sum(AbstractKernel):
         True
     """
 
-    left: AbstractKernel
-    right: AbstractKernel
+    # A slow and a fast one: two terms that start alike would stay alike.
+    left: AbstractKernel = part(lambda _, data: data.times(3 / 2, 1 / 2))
+    right: AbstractKernel = part(lambda _, data: data.times(1 / 3, 1 / 2))
 
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
@@ -223,7 +225,7 @@ class Product(AbstractKernel):
     """
 
     left: AbstractKernel
-    right: AbstractKernel
+    right: AbstractKernel = part(lambda _, data: data.of_unit_variance())
 
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
@@ -251,8 +253,8 @@ class Scale(AbstractKernel):
         Array([2.], dtype=float32)
     """
 
-    kernel: AbstractKernel
-    factor: Float[Array, ""] = hyperparameter(POSITIVE)
+    kernel: AbstractKernel = part(lambda _, data: data.of_unit_variance())
+    factor: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
 
     def __init__(self, kernel: AbstractKernel, factor: ArrayLike, name: str = "Scale"):
         self.kernel = kernel
@@ -318,7 +320,9 @@ class ActiveDims(AbstractKernel):
         Array([[1.]], dtype=float32)
     """
 
-    kernel: AbstractKernel
+    kernel: AbstractKernel = part(
+        lambda k, data: Scales(data.inputs[np.array(k.dims)], data.variance)
+    )
     dims: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, kernel: AbstractKernel, dims: Sequence[int], name: str = ""):

@@ -50,8 +50,10 @@ class Matern(AbstractRadial):
     """
 
     nu: float = eqx.field(static=True)
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
-    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale="input"
+    )
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from .._features.basis import Draw
 from .._features.maps import FourierFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
+from .._hyper.scales import Scales
 from .._numerics.distances import squared_distances
 from .._numerics.reciprocal import reciprocal
 from .._numerics.turns import turns_of_period
@@ -54,9 +55,11 @@ class Periodic(AbstractConstantVariance):
         1.0
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
     lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
-    period: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    period: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale=lambda k, data: _span(k.period, data)
+    )
 
     def __init__(
         self,
@@ -139,8 +142,10 @@ class Cosine(AbstractConstantVariance):
         -1.0
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
-    period: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
+    period: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale=lambda k, data: _span(k.period, data)
+    )
 
     def __init__(
         self,
@@ -185,6 +190,11 @@ def _harmonics(highest: int, ells: Float[Array, " D"]) -> Float[Array, "D H"]:
     half = jnp.where(half > floor, half, 0)
     both = jnp.concatenate([half[:, :0:-1], half], axis=1)
     return both / jnp.sum(both, axis=1, keepdims=True)
+
+
+def _span(period: Float[Array, "..."], data: Scales) -> Float[Array, "..."]:
+    """From end to end, which is about four deviations."""
+    return 4 * (data.lengths if period.ndim else data.length)
 
 
 def _angles(

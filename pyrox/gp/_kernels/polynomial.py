@@ -30,7 +30,9 @@ class Linear(AbstractKernel):
         Array([[12., 24.]], dtype=float32)
     """
 
-    variance: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    variance: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale="output^2/input^2"
+    )
 
     def __init__(self, init_variance: ArrayLike = 1.0, name: str = "Linear"):
         self._set(name, variance=init_variance)
@@ -76,8 +78,10 @@ class Polynomial(AbstractKernel):
     """
 
     degree: int = eqx.field(static=True)
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
-    offset: Float[Array, ""] = hyperparameter(POSITIVE)
+    variance: Float[Array, ""] = hyperparameter(
+        POSITIVE, scale=lambda k, data: data.variance / (2 * data.length**2) ** k.degree
+    )
+    offset: Float[Array, ""] = hyperparameter(POSITIVE, scale="input^2")
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from .._features.basis import Draw
 from .._features.maps import FourierFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, site
+from .._hyper.scales import Scales
 from .._numerics.distances import squared_distances
 from .._numerics.turns import turns_between
 from .kernel import AbstractKernel
@@ -44,9 +45,15 @@ class SpectralMixture(AbstractKernel):
         Array([1.5, 1.5], dtype=float32)
     """
 
-    weights: Float[Array, " Q"] = hyperparameter(POSITIVE, ndims=(1,))
-    means: Float[Array, "Q D"] = hyperparameter(constraints.real, ndims=(2,))
-    scales: Float[Array, "Q D"] = hyperparameter(POSITIVE, ndims=(2,))
+    weights: Float[Array, " Q"] = hyperparameter(
+        POSITIVE, ndims=(1,), scale=lambda k, data: data.variance / k.weights.size
+    )
+    means: Float[Array, "Q D"] = hyperparameter(
+        constraints.real, ndims=(2,), scale=lambda k, data: k._frequencies(data)
+    )
+    scales: Float[Array, "Q D"] = hyperparameter(
+        POSITIVE, ndims=(2,), scale=lambda _, data: 1 / (2 * np.pi * data.lengths[None])
+    )
 
     def __init__(
         self,
@@ -95,6 +102,11 @@ class SpectralMixture(AbstractKernel):
             for q in range(n_modes)
         )
         return tuple((mode,) for mode in modes)
+
+    def _frequencies(self, data: Scales) -> Float[Array, "Q D"]:
+        """A mean for each mode, none like another: equal modes would stay equal."""
+        odd = 2 * np.arange(self.weights.size)[:, None] + 1
+        return odd.astype(data.inputs.dtype) / (4 * data.lengths[None])
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
         self._check(in_size)

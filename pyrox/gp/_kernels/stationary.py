@@ -109,8 +109,10 @@ class RBF(AbstractRadial):
         (2, 2)
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
-    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale="input"
+    )
 
     def __init__(
         self,
@@ -171,8 +173,10 @@ class RationalQuadratic(AbstractStationary):
         0.33333...
     """
 
-    variance: Float[Array, ""] = hyperparameter(POSITIVE)
-    lengthscale: Float[Array, "..."] = hyperparameter(POSITIVE, ndims=(0, 1))
+    variance: Float[Array, ""] = hyperparameter(POSITIVE, scale="output^2")
+    lengthscale: Float[Array, "..."] = hyperparameter(
+        POSITIVE, ndims=(0, 1), scale="input"
+    )
     alpha: Float[Array, ""] = hyperparameter(POSITIVE)
 
     def __init__(

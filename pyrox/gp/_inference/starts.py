@@ -1,0 +1,109 @@
+"""Where a fit starts: at the scales of the data, and around them."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from .._hyper.scales import Scales, at_scales
+from .._posterior.mean import mean_at
+from .trained import Problem, is_real, objective, slots, unbounded
+
+# Functions from straight to as rough as a sixteenth of the inputs' spread, and noise
+# from little to most of the values: a search leads on from the best of these.
+_LENGTHS = (2.0, 1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+_NOISES = (0.05, 0.5)
+
+
+def can_start_at_data(problem: Problem) -> bool:
+    """Whether anything that is trained has a scale or a prior to start from."""
+    return any(s.has_scale or s.name in problem.priors for s in slots(problem))
+
+
+def best_at_data(
+    problem: Problem, key: PRNGKeyArray | None
+) -> tuple[Float[Array, " P"], Float[Array, ""]]:
+    """The vector at the scales of the data, with the lengths and the noise of the
+    highest density among some, and the objective there."""
+    grid = np.array(list(itertools.product(_LENGTHS, _NOISES)), problem.y.dtype)
+
+    def candidate(row):
+        vector = _at_data(problem, key, row[0], row[1], 0.0)
+        return vector, objective(problem, vector)
+
+    vectors, values = jax.lax.map(candidate, jnp.asarray(grid))
+    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
+    return vectors[best], values[best]
+
+
+def drawn_at_data(
+    problem: Problem, key: PRNGKeyArray | None, start: ArrayLike
+) -> Float[Array, " P"]:
+    """A vector around the middle of those, by normal steps of size one."""
+    own = jr.fold_in(_key(key), start)
+    return _at_data(problem, own, 1 / 2, 0.2, 1.0)
+
+
+def _key(key: PRNGKeyArray | None) -> PRNGKeyArray:
+    """Always the same, where none was asked for."""
+    return jr.key(0) if key is None else key
+
+
+def _at_data(
+    problem: Problem, key: PRNGKeyArray | None, length: Any, noise: Any, step: float
+) -> Float[Array, " P"]:
+    """Lengths and noise in parts of the data's, and normal steps from there; but what
+    has a prior is drawn from it."""
+    scales, noise_var = _scales(problem)
+    kernel = at_scales(problem.prior.kernel, scales.times(length, 1))
+    prior = eqx.tree_at(lambda p: p.kernel, problem.prior, kernel)
+    leaves = jax.tree.leaves((prior, noise * noise_var))
+    parts = []
+    for i, slot in enumerate(slots(problem)):
+        own = jr.fold_in(_key(key), i)
+        if slot.name in problem.priors:
+            value = jnp.asarray(problem.priors[slot.name].sample(own))
+            free = unbounded(slot, value, problem)
+        else:
+            free = unbounded(slot, leaves[slot.leaf], problem)
+            # A logarithm moves by one in any unit, a number without bounds by its size.
+            size = jnp.abs(free) if slot.has_scale and is_real(slot) else 1
+            free = free + step * size * jr.normal(own, free.shape, free.dtype)
+        parts.append(jnp.ravel(free))
+    return jnp.concatenate(parts)
+
+
+def _scales(problem: Problem) -> tuple[Scales, Float[Array, ""]]:
+    """The scales of the data, and the variance of the values about their level.
+
+    A column that does not vary is as long as the shortest of the others, so that it
+    adds little to a length of all; where nothing varies all scales are one.
+    """
+    prior, derivatives = problem.prior, problem.derivatives
+    residual = problem.y - mean_at(prior.mean_fn, prior.X)
+    X, sizes = prior.X, residual
+    if derivatives is not None:
+        X = jnp.concatenate([X, derivatives.sites.X])
+    spread = jax.vmap(_deviation, in_axes=1)(X)
+    varies = spread > 0
+    least = jnp.min(jnp.where(varies, spread, jnp.inf))
+    spread = jnp.where(varies, spread, jnp.where(jnp.any(varies), least, 1))
+    if derivatives is not None:
+        # A slope that holds over the spread of its input.
+        reach = spread[np.array(derivatives.sites.dims)]
+        sizes = jnp.concatenate([sizes, reach * derivatives.values])
+    square = jnp.mean(sizes**2)
+    square = jnp.where(square > 0, square, 1)
+    noise_var = _deviation(residual) ** 2
+    return Scales(spread, square), jnp.where(noise_var > 0, noise_var, square)
+
+
+def _deviation(x: Float[Array, " N"]) -> Float[Array, ""]:
+    """The standard deviation; exactly zero for a constant, where a mean may round."""
+    span = jnp.max(x) - jnp.min(x)
+    return span * jnp.std((x - jnp.min(x)) / jnp.where(span > 0, span, 1))
