@@ -47,14 +47,15 @@ def log_density(variance, first, second, noise_var) -> float:
     noise = np.concatenate([np.full(N, noise_var), NOISE]) + 1e-6
     total = covariance(variance, np.array([first, second])) + np.diag(noise)
     observed = np.concatenate([Y, SLOPES])
-    return stats.multivariate_normal(cov=total).logpdf(observed)
+    normal: Any = stats.multivariate_normal
+    return normal.logpdf(observed, cov=total)
 
 
 def test_the_optimum_is_that_of_scipy(x64):
     derivatives = Derivatives(SITES, DIMS, SLOPES, NOISE)
     prior = GPPrior(RBF(1.0, np.ones(D)), X)
     found = fit(prior, Y, 0.1, derivatives, tolerance=1e-8)
-    best = optimize.minimize(
+    best: Any = optimize.minimize(
         lambda u: -log_density(*np.exp(u)),
         np.log([1.0, 1.0, 1.0, 0.1]),
         method="BFGS",

@@ -320,10 +320,10 @@ class ActiveDims(AbstractKernel):
         Array([[1.]], dtype=float32)
     """
 
+    dims: tuple[int, ...] = eqx.field(static=True)
     kernel: AbstractKernel = part(
         lambda k, data: Scales(data.inputs[np.array(k.dims)], data.variance)
     )
-    dims: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, kernel: AbstractKernel, dims: Sequence[int], name: str = ""):
         self.kernel = kernel

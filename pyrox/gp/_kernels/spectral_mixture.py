@@ -106,7 +106,8 @@ class SpectralMixture(AbstractKernel):
     def _frequencies(self, data: Scales) -> Float[Array, "Q D"]:
         """A mean for each mode, none like another: equal modes would stay equal."""
         odd = 2 * np.arange(self.weights.size)[:, None] + 1
-        return odd.astype(data.inputs.dtype) / (4 * data.lengths[None])
+        odd = jnp.asarray(odd.astype(data.inputs.dtype))
+        return odd / (4 * data.lengths[None])
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
         self._check(in_size)
