@@ -62,9 +62,9 @@ def test_the_optimum_is_that_of_scipy(x64):
         options={"gtol": 1e-7},
     )
     kernel, lengths = found.prior.kernel, found.prior.kernel.lengthscale
-    here = log_density(
-        float(kernel.variance), *np.asarray(lengths), float(found.noise_var)
-    )
+    first, second = np.asarray(lengths)
+    at = float(kernel.variance), first, second, float(found.noise_var)
+    here = log_density(*at)
     assert found.converged and abs(float(found.log_density) - here) < 1e-7
     # SciPy, by differences of the density, stops a little below.
     assert -1e-7 < here + best.fun < 1e-3
