@@ -29,7 +29,7 @@ from pyrox.gp import (
 from pyrox.gp._paths.path import evaluate
 from pyrox.gp._paths.samplers import _draw_exact
 from pyrox.gp._posterior import moments
-from pyrox.gp._posterior.exact import _factored
+from pyrox.gp._posterior.exact import conditioned
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -334,7 +334,7 @@ def test_no_tracer_is_left_behind(little_garbage):
     @jax.jit
     def line(exact, X):
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
-        again, _ = _factored(moved, exact.y, exact.noise_var, None)
+        again, _ = conditioned(moved, exact.y, exact.noise_var, None)
         paths, _ = _draw_exact(key(), again, Sobol(), 8, 2)
         values = evaluate(paths, X, block_size=64)
         return values, moments.var(again._conditional(), X, block_size=64)

@@ -27,6 +27,7 @@ from pyrox.gp import (
     gp_sample,
 )
 from pyrox.gp._posterior import jitter
+from pyrox.gp._posterior.rounding import rounding
 
 N = 12
 _rng = np.random.default_rng(0)
@@ -117,6 +118,8 @@ def test_the_example_of_small_units(x64):
 
 
 def test_the_jitter_of_derivatives_follows_the_units_of_the_inputs(x64):
+    """So does what rounding is said to take, which was a warning at 1e5."""
+
     def posterior(scale):
         values = SLOPES / scale, 1e-6 / scale**2
         slopes = Derivatives(scale * X[:4], (0, 1, 0, 1), *values)
@@ -129,6 +132,11 @@ def test_the_jitter_of_derivatives_follows_the_units_of_the_inputs(x64):
     expected = 1.3e-2 / 0.6**2
     np.testing.assert_allclose(near.jitter_var[:N], 1.3e-2)
     np.testing.assert_allclose(near.jitter_var[N:], expected)
+    lost = [
+        rounding(p.factor, p.weights, np.repeat([NOISE, noise], [N, 4]), p.jitter_var)
+        for p, noise in ((near, 1e-6), (far, 1e-16))
+    ]
+    np.testing.assert_allclose(lost[1], lost[0], rtol=1e-9)
 
 
 def test_latent_values_scale(width):

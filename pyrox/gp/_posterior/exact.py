@@ -335,19 +335,20 @@ class ConditionedGP(eqx.Module):
 def _conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> ConditionedGP:
-    posterior, holds = _factored(prior, y, noise_var, derivatives)
+    posterior, holds = conditioned(prior, y, noise_var, derivatives)
     wanted = what_must_hold("GPPrior.condition", prior.kernel, prior.jitter, prior.X)
     weights = require_all(posterior.weights, holds, wanted)
     return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
 
 @jit
-def _factored(
+def conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
+    """The posterior, and whether each thing holds that must."""
     posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
-    given = prior.kernel, prior.X, y, noise_var
-    return posterior, what_holds(*given, ok, posterior.weights)
+    given = prior.kernel, prior.X, y, noise_var, ok
+    return posterior, what_holds(*given, posterior.weights)
 
 
 def assemble(
