@@ -218,9 +218,10 @@ def test_more_starts_find_the_better_optimum(x64):
     report = str(found)
     assert report.startswith("converged after ") and "1e-08 a datum" in report
     assert "RBF.variance     1  (fixed)" in report and "noise_var" in report
-    # Seven points are little: as noise alone they have a density of .9 less.
-    assert found.only_noise and "NOTHING BEYOND NOISE" in report
-    assert len(report.splitlines()) == 5 + 3 + 1 + 5
+    # Seven points say little, but not nothing: noise alone has a density of .25 less.
+    gain = found.log_marginal_likelihood - found.noise_log_density
+    assert 0.2 < gain < 0.3 and not found.only_noise and "NOISE" not in report
+    assert len(report.splitlines()) == 5 + 1 + 5
 
 
 def test_not_converging_is_said_and_loses_nothing(x64):

@@ -12,7 +12,7 @@ from numpyro import handlers
 
 from pyrox.gp import RBF, Derivatives, GPPrior, SparseGPPrior, fit
 from pyrox.gp._inference.fit_input import as_problem
-from pyrox.gp._inference.starts import best_at_data, drawn_at_data
+from pyrox.gp._inference.starts import at_data, drawn_at_data
 from pyrox.gp._inference.trained import to_vector
 
 GOOD: Any = GPPrior(RBF(), np.zeros((2, 1), np.float32))
@@ -28,7 +28,7 @@ def test_starts_are_drawn_from_priors():
         problem = as_problem(GPPrior(kernel, GOOD.X), y, 0.1, None, (), None)
     assert sites == {} and list(problem.priors) == ["RBF.lengthscale"]
     np.testing.assert_allclose(to_vector(problem), np.log([1, 1, 0.1]), atol=1e-6)
-    best, _ = best_at_data(problem, jr.key(0))
+    best = at_data(problem, jr.key(0))[0]
     others = [best, drawn_at_data(problem, jr.key(0), 2)]
     for other in others:
         assert abs(other[1] - 3.0) < 0.01 and abs(other[0] - np.log(9e6)) < 4

@@ -31,8 +31,9 @@ from pyrox.gp import (
 from pyrox.gp import fit as public_fit
 from pyrox.gp._hyper.scales import Scales, at_scales
 from pyrox.gp._inference.fit_input import as_problem
-from pyrox.gp._inference.starts import best_at_data, drawn_at_data
-from pyrox.gp._inference.trained import from_vector
+from pyrox.gp._inference.noise_alone import beside_noise
+from pyrox.gp._inference.starts import at_data, drawn_at_data
+from pyrox.gp._inference.trained import from_vector, objective
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -83,11 +84,12 @@ CASES = [
     for units in UNITS
     if units != "both" or not name.startswith("one ")
 ]
+# Their densities have many optima, of which rounding or the first start picks one.
+MANY_OPTIMA = "mixture", "one offset"
+SURE = [case for case in CASES if case[0] not in MANY_OPTIMA]
 
 
-@pytest.mark.parametrize(
-    ("name", "units"), few_of(CASES, ("RBF", "both"), ("sum", "both"))
-)
+@pytest.mark.parametrize(("name", "units"), few_of(SURE, ("sum", "both")))
 def test_units_of_the_inputs_do_not_matter(x64, name, units):
     """From values that are right for inputs in [0, 1], whatever the inputs, the optimum
     that the start at the data leads to there."""
@@ -101,9 +103,26 @@ def test_units_of_the_inputs_do_not_matter(x64, name, units):
     assert float(found.log_density) > float(found.noise_log_density) + 5
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.filterwarnings("ignore:`fit` has not converged")
+def test_the_default_is_no_lower_than_the_trials(x64, units):
+    """All that holds where there are many optima."""
+    for name in MANY_OPTIMA:
+        if (name, units) in CASES:
+            prior = GPPrior(kernels()[name], np.array(UNITS[units]) * U)
+            problem = as_problem(prior, Y, 0.1, None, (), None)
+            trials = jax.lax.map(
+                functools.partial(objective, problem), at_data(problem, None)
+            )
+            found = fit(prior, Y, 0.1)
+            assert float(found.log_density) > -N * float(jnp.nanmin(trials))
+
+
 @pytest.mark.parametrize("scale", few_of([1e6, 1e-6, 1e3, 1e-3], 1e6, 1e-6))
 def test_one_start_is_not_enough(x64, scale):
-    """The twin: without the start at the data it is all noise, and the report says so.
+    """The twin: without the start at the data it is all noise, where the inputs are a
+    million times too large or too small, and the report says so.
 
     The optimum itself is that of the inputs in [0, 1] from values that suit them."""
     column = U[:, :1]
@@ -114,13 +133,13 @@ def test_one_start_is_not_enough(x64, scale):
     assert abs(float(found.log_density - expected.log_density)) < 1e-6 * N
     ratio = found.prior.kernel.lengthscale / expected.prior.kernel.lengthscale
     np.testing.assert_allclose(ratio / scale, 1.0, rtol=1e-4)
-    alone = fit(prior, y, 0.1, n_starts=1)
-    assert alone.log_density < expected.log_density - 10
     if scale in (1e6, 1e-6):
+        alone = fit(prior, y, 0.1, n_starts=1)
+        assert alone.log_density < expected.log_density - 10
         assert alone.only_noise and "NOTHING BEYOND NOISE" in str(alone)
 
 
-@pytest.mark.parametrize("name", kernels())
+@pytest.mark.parametrize("name", few_of(kernels(), "own"))
 def test_starts_scale_with_the_data(x64, name):
     """Of scaled inputs and values the start is the same start, scaled: its covariance
     is that of the others times the square of the scale of y."""
@@ -167,54 +186,60 @@ def noise_alone(residual, variance) -> float:
 
 
 def test_what_noise_alone_says(x64):
-    """Against SciPy: noise of any size, known noise that may grow, and the search for
-    how much by one number."""
+    """Against SciPy: noise of any size, noise that stays, and noise that is known but
+    may grow. A kernel without width is noise, one without end is a level."""
     noise = RNG.normal(size=N)
     known = np.linspace(0.1, 0.3, N)
     best: Any = optimize.minimize_scalar(
         lambda extra: -noise_alone(noise, known + extra), (0.0, 1.0), tol=1e-12
     )
-    options = {"n_starts": 1, "fixed": ["RBF.lengthscale"]}
-    for noise_var, fixed, expected in [
-        (0.3, (), noise_alone(noise, np.mean(noise**2))),
-        (3.0, ("noise_var",), noise_alone(noise, 3.0)),
-        (known, (), -best.fun),
+    square = np.mean(noise**2)
+    for kernel, noise_var, is_fixed, expected in [
+        (RBF(1e-3, 1e-3), square, False, noise_alone(noise, square)),
+        (RBF(1e-3, 1e-3), 3.0, True, noise_alone(noise, 3.0)),
+        (RBF(best.x, 1e-3), known, True, -best.fun),
     ]:
-        options["fixed"] = ["RBF.lengthscale", *fixed]
-        found = fit(GPPrior(RBF(1.0, 1e-3), U), noise, noise_var, **options)
-        assert found.only_noise and "NOTHING BEYOND NOISE" in str(found)
-        assert abs(float(found.noise_log_density) - expected) < 1e-3 * N
-    # A level far above its noise is explained by a kernel, but moves nowhere.
-    level = fit(GPPrior(RBF(1.0, 1e6), U), 50 + noise, 1.0, n_starts=1)
-    assert level.only_noise and level.log_density > level.noise_log_density + 50
+        found = beside_noise(GPPrior(kernel, U).condition(noise, noise_var), is_fixed)
+        assert found.is_noise and abs(float(found.alone) - expected) < 1e-4 * N
+    level = GPPrior(RBF(2500.0, 1e6), U)
+    found = beside_noise(level.condition(50 + noise, 1.0), False)
+    assert found.is_noise and found.likelihood > found.alone + 50
+    # The twin: half the noise's deviation, but a function.
+    wave = noise + np.sin(9 * U[:, 0])
+    assert not beside_noise(GPPrior(RBF(1.0, 0.2), U).condition(wave, 1.0), True)[2]
 
 
+COLUMN = U[:, :1]
 CORNERS = {
-    "constant": (U, np.full(N, 5.0)),
-    "zero": (U, np.zeros(N)),
-    "one datum": (U[:1], np.ones(1)),
-    "same inputs": (np.full((N, 2), 0.1), Y),
+    "constant": (COLUMN, np.full(N, 5.0)),
+    "zero": (COLUMN, np.zeros(N)),
+    "one datum": (COLUMN[:1], np.ones(1)),
+    "same inputs": (np.full((N, 1), 0.1), Y),
 }
 
 
-@pytest.mark.parametrize("case", few_of(CORNERS, "zero", "one datum"))
+@pytest.mark.parametrize("case", few_of(CORNERS, "zero"))
 @pytest.mark.filterwarnings("ignore:`fit` has not converged")
 def test_nothing_varies(x64, case):
     """A start all the same, finite hyperparameters, and the sentence."""
     inputs, y = CORNERS[case]
     problem = as_problem(GPPrior(RBF(), inputs), y, 0.1, None, (), None)
-    assert np.isfinite(best_at_data(problem, None)[0]).all()
+    assert np.isfinite(at_data(problem, None)).all()
     found = fit(GPPrior(RBF(), inputs), y, 0.1)
     assert found.only_noise and "NOTHING BEYOND NOISE" in str(found)
     assert np.isfinite(found.log_density)
 
 
 def test_a_column_that_does_not_vary(x64):
+    """It adds little to a length of all inputs, and one of its own is finite."""
     inputs = np.stack([1e-6 * U[:, 0], np.full(N, 0.1)], axis=1)
-    found = fit(GPPrior(RBF(), inputs), np.sin(9 * U[:, 0]), 0.1)
-    assert 1e-8 < float(found.prior.kernel.lengthscale) < 1e-5
+    for kernel in (RBF(), RBF(1.0, np.ones(2))):
+        problem = as_problem(GPPrior(kernel, inputs), Y, 0.1, None, (), None)
+        lengths = np.exp(at_data(problem, None)[:, 1:-1])
+        assert np.all((1e-8 < lengths) & (lengths < 1e-5))
 
 
+@pytest.mark.exhaustive
 def test_priors_and_single_precision():
     """Starts at the data in float32; a prior says where its own value starts."""
     kernel = RBF(1.0, np.ones(2, np.float32))

@@ -9,21 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
-from tqdm.auto import tqdm
 
 from .._hyper.checks import as_count, is_traced, require_ok
 from .._hyper.unchecked import jit
 from .._numerics.implicit import moving_minimum
-from .._numerics.lbfgs import Search, advance, begin
 from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
 from .fit_input import as_problem
 from .fit_report import Fit, Starts, no_density, warn_if_not_converged
-from .noise_alone import noise_log_density, only_noise
-from .starts import best_at_data, can_start_at_data, drawn_at_data
-from .trained import Problem, from_vector, log_prior, objective, to_vector
-
-_STEPS_A_CALL = 10
+from .noise_alone import beside_noise
+from .search import Runs, Task, is_traced_task, search_in_program, search_in_turn
+from .starts import can_start_at_data
+from .trained import NOISE, Problem, from_vector, log_prior, objective
 
 
 def fit(
@@ -57,7 +54,8 @@ def fit(
             they are, the second from the scales of the data, the others from a standard
             normal step around these in the unconstrained space; in all but the first
             what has a prior is drawn from it. By default the second is made only if
-            the first explains nothing beyond noise, or ends below where it begins.
+            the first explains nothing beyond noise, or if it set out from ten times or
+            a tenth of the data's scales and ends below where the second begins.
         key: for what is drawn.
         max_steps: of one start.
         tolerance: on the largest entry of the gradient a datum in the unconstrained
@@ -86,129 +84,11 @@ def fit(
     """
     problem = as_problem(prior, y, noise_var, derivatives, fixed, noise_prior)
     task = _as_task(problem, n_starts, key, max_steps, tolerance)
-    if _is_traced(task):
-        return _result(task, _search_in_program(*task), differentiable=True)
-    found = _result(task, _search_all(task, progress), differentiable=False)
+    if is_traced_task(task):
+        return _result(task, search_in_program(*task), differentiable=True)
+    found = _result(task, search_in_turn(task, progress), differentiable=False)
     warn_if_not_converged(found, task.most_steps)
     return found
-
-
-class _Task(NamedTuple):
-    """What is to be searched, from where and how far."""
-
-    problem: Problem
-    key: PRNGKeyArray | None
-    tolerance: Array
-    most_steps: int
-    n_starts: int
-    as_needed: bool
-
-
-class _Runs(NamedTuple):
-    """Where each start has led."""
-
-    point: Array
-    value: Array
-    gradient_norm: Array
-    n_steps: Array
-
-
-@jit
-def _begin(problem: Problem) -> Search:
-    return begin(to_vector(problem))
-
-
-@jit
-def _begin_at_data(problem: Problem, key: PRNGKeyArray | None) -> tuple[Search, Array]:
-    point, value = best_at_data(problem, key)
-    return begin(point), value
-
-
-@jit
-def _begin_around(
-    problem: Problem, key: PRNGKeyArray | None, start: ArrayLike
-) -> Search:
-    return begin(drawn_at_data(problem, key, start))
-
-
-@jit
-def _advance(
-    problem: Problem, search: Search, tolerance: Array, most_steps: ArrayLike
-) -> tuple[Search, _Runs]:
-    density = functools.partial(objective, problem)
-    s = advance(density, search, tolerance, jnp.asarray(most_steps))
-    return s, _Runs(s.point, s.value, s.gradient_norm, jnp.maximum(s.n_steps, 0))
-
-
-def _is_traced(task: _Task) -> bool:
-    """Whether a value is unknown until a program runs, or all that is computed here."""
-    computed = _begin(task.problem)
-    return any(is_traced(leaf) for leaf in jax.tree.leaves((task, computed)))
-
-
-def _search_all(task: _Task, progress: bool) -> _Runs:
-    """One start after the other, some steps a call of the same program, so that a bar
-    can move."""
-    problem, key, runs = task.problem, task.key, []
-    for start in range(task.n_starts):
-        if start == 0:
-            search = _begin(problem)
-        elif start == 1:
-            search, value = _begin_at_data(problem, key)
-            first = runs[0]
-            lower = float(value) < float(first.value)
-            needed = lower or only_noise(problem, first.point)
-            if task.as_needed and not needed:
-                break
-        else:
-            search = _begin_around(problem, key, np.int32(start))
-        many = task.n_starts > 1 and not task.as_needed
-        name = f"fit {start + 1} of {task.n_starts}" if many else "fit"
-        with tqdm(total=task.most_steps, desc=name, disable=not progress) as bar:
-            runs.append(_search(task, search, bar))
-    return _Runs(*(jnp.asarray(np.stack(column)) for column in zip(*runs, strict=True)))
-
-
-def _search(task: _Task, search: Search, bar: tqdm) -> _Runs:
-    problem, _, tolerance, most_steps, *_ = task
-    n, limit = problem.n_data, 0
-    while True:
-        before = limit
-        limit = most_steps if bar.disable else min(before + _STEPS_A_CALL, most_steps)
-        search, run = _advance(problem, search, tolerance, np.int32(limit))
-        bar.set_postfix_str(f"log density {-n * float(run.value):.6g}")
-        bar.update(int(run.n_steps) - before)
-        converged = float(run.gradient_norm) <= float(tolerance)
-        if converged or int(run.n_steps) < limit or limit == most_steps:
-            return run
-
-
-@functools.partial(jit, static_argnames=("n_starts", "as_needed"))
-def _search_in_program(
-    problem: Problem,
-    key: PRNGKeyArray | None,
-    tolerance: Array,
-    most_steps: ArrayLike,
-    n_starts: int,
-    as_needed: bool,
-) -> _Runs:
-    """All starts in one program, which is not differentiated."""
-    problem, tolerance = jax.lax.stop_gradient((problem, tolerance))
-
-    points = [to_vector(problem)]
-    value = -jnp.inf
-    if n_starts > 1:
-        point, value = best_at_data(problem, key)
-        points.append(point)
-    points += [drawn_at_data(problem, key, start) for start in range(2, n_starts)]
-
-    def one(is_needed, point):
-        limit = jnp.where(is_needed, most_steps, -1)
-        run = _advance(problem, begin(point), tolerance, limit)[1]
-        is_needed = (value < run.value) | only_noise(problem, run.point)
-        return is_needed if as_needed else jnp.asarray(True), run
-
-    return jax.lax.scan(one, jnp.asarray(True), jnp.stack(points))[1]
 
 
 class _Best(NamedTuple):
@@ -217,8 +97,6 @@ class _Best(NamedTuple):
     prior: GPPrior
     noise_var: Array
     log_prior: Array
-    noise_log_density: Array
-    point: Array
     gradient_norm: Array
     n_steps: Array
     converged: Array
@@ -227,7 +105,7 @@ class _Best(NamedTuple):
 
 @functools.partial(jit, static_argnames="differentiable")
 def _best(
-    problem: Problem, runs: _Runs, tolerance: Array, differentiable: bool
+    problem: Problem, runs: Runs, tolerance: Array, differentiable: bool
 ) -> tuple[_Best, Starts]:
     n = problem.n_data
     converged = runs.gradient_norm <= tolerance
@@ -242,8 +120,6 @@ def _best(
         prior,
         noise_var,
         log_prior(problem, prior, noise_var),
-        noise_log_density(problem, prior, noise_var),
-        run.point,
         run.gradient_norm,
         run.n_steps,
         converged[winner],
@@ -252,20 +128,19 @@ def _best(
     return best, starts
 
 
-def _result(task: _Task, runs: _Runs, *, differentiable: bool) -> Fit:
+def _result(task: Task, runs: Runs, *, differentiable: bool) -> Fit:
     problem, tolerance = task.problem, task.tolerance
     best, starts = _best(problem, runs, tolerance, differentiable)
     sentence = no_density(runs.value.shape[0], problem.y.dtype)
     noise_var = require_ok(best.noise_var, best.has_density, sentence)
-    found = jax.lax.stop_gradient((problem, best.point))
     posterior = best.prior.condition(problem.y, noise_var, problem.derivatives)
-    likelihood = posterior.log_marginal_likelihood()
+    likelihood, alone, only_noise = beside_noise(posterior, NOISE in problem.fixed)
     return Fit(
         posterior=posterior,
         log_density=likelihood + best.log_prior,
         log_marginal_likelihood=likelihood,
-        noise_log_density=best.noise_log_density,
-        only_noise=only_noise(*found),
+        noise_log_density=alone,
+        only_noise=only_noise,
         gradient_norm=best.gradient_norm,
         n_steps=best.n_steps,
         converged=best.converged,
@@ -281,7 +156,7 @@ def _as_task(
     key: PRNGKeyArray | None,
     max_steps: int,
     tolerance: float | None,
-) -> _Task:
+) -> Task:
     as_needed = n_starts is None
     if n_starts is None:
         n_starts = 2 if can_start_at_data(problem) else 1
@@ -293,7 +168,7 @@ def _as_task(
             "key=None. Pass `key=jax.random.key(0)`."
         )
     bound = _as_tolerance(tolerance, problem.y.dtype)
-    return _Task(problem, key, bound, most_steps, n_starts, as_needed)
+    return Task(problem, key, bound, most_steps, n_starts, as_needed)
 
 
 def _as_tolerance(tolerance: float | None, dtype: np.dtype) -> Array:

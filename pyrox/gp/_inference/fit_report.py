@@ -50,8 +50,10 @@ class Fit(eqx.Module):
         noise_log_density: the same of the data as noise alone, about the same mean and
             of the best variance that the given noise allows.
         only_noise: whether the optimum explains nothing beyond noise: its likelihood is
-            not above `noise_log_density` by more than one, or the function it leads to
-            varies by less than a thousandth of the noise variance where the data are.
+            above `noise_log_density` by no more than a thousandth a datum and one in
+            all, or the function it leads to is a level where the data are. It is where
+            its squared moves over twice the variance of the noise add up to no more
+            than that. A gain of one or two is not nothing, but it is little.
         gradient_norm: the largest entry, in size, of the gradient per datum in the
             unconstrained space, at the start that won.
         n_steps: the steps of the start that won.
@@ -118,9 +120,9 @@ def _verdict(found: Fit) -> list[str]:
     return [
         "NOTHING BEYOND NOISE: as noise alone about the mean the data have log density "
         f"{float(found.noise_log_density):.6g};",
-        "  the kernel adds less than one to that, or no more than a level. Pass more "
-        "starts (n_starts=5,",
-        "  key=...) or another kernel, or take it that there is no signal.",
+        "  the kernel adds nothing that would be seen, or no more than a level. Pass "
+        "more starts",
+        "  (n_starts=5, key=...) or another kernel, or take it that it is noise.",
     ]
 
 

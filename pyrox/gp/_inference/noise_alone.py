@@ -1,95 +1,99 @@
-"""Whether hyperparameters say more about the data than noise alone does."""
+"""Whether a posterior says more about its data than noise alone does."""
 
-import jax
+import functools
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._hyper.unchecked import jit
-from .._posterior.derivatives import cross_gram, observe, with_derivatives
-from .._posterior.exact import GPPrior
+from .._posterior.derivatives import observe, sites_of, with_derivatives
+from .._posterior.exact import ConditionedGP
 from .._posterior.mean import mean_at
-from .trained import NOISE, Problem, from_vector
 
-# In log density: less is "not worth more than a bare mention" (Kass & Raftery 1995,
-# section 3.2), and a kernel that is noise has more parameters to gain it with.
-_GAIN = 1.0
-# Of the noise: a thousand data do not show a smaller signal.
-_SIGNAL = 1e-3
-# Variances that are tried where one a datum is known: 7% apart, within 1e-3 a datum.
-_N_VARIANCES = 200
+# How much log density is nothing: a part of this for each datum, one for all of them.
+_A_DATUM, _IN_ALL = 1e-3, 1.0
+# Variances that are tried where one a datum is known: a sixth apart over 14 powers of
+# e, then as many around the best. It is right to 1e-5 a datum.
+_N_VARIANCES = 80
 
 
-def noise_log_density(
-    problem: Problem, prior: GPPrior, noise_var: Float[Array, "..."]
-) -> Float[Array, ""]:
-    """The log density of the data as noise about the mean, of the best variance.
+class Beside(NamedTuple):
+    """The log densities of the data given the kernel and as noise about the mean, and
+    whether the kernel explains nothing beyond noise."""
 
-    Known noise may grow, by as much for all values, since a kernel can add that, but
-    not shrink. The noise of derivatives is as given.
+    likelihood: Float[Array, ""]
+    alone: Float[Array, ""]
+    is_noise: Bool[Array, ""]
+
+
+@functools.partial(jit, static_argnames="is_fixed")
+def beside_noise(posterior: ConditionedGP, is_fixed: bool) -> Beside:
+    """The likelihood of a posterior beside that of noise alone, whose one variance
+    `is_fixed` or may be of any size.
+
+    It is nothing beyond noise if the data are no likelier than as noise, or if the
+    function that was fitted does not move where the data are, by what would be seen in
+    the noise: it is a level.
     """
-    n, derivatives = problem.y.shape[0], problem.derivatives
-    residual = _residual(problem, prior)
-    square = jnp.mean(residual[:n] ** 2)
-    if noise_var.ndim:
-        steps = jnp.exp(jnp.linspace(-14, 0, _N_VARIANCES, dtype=square.dtype))
-        extra = jnp.concatenate([jnp.zeros_like(steps[:1]), square * steps])
-        variances = noise_var[None, :] + extra[:, None]
-    else:
-        least = noise_var if NOISE in problem.fixed else jnp.finfo(square.dtype).tiny
-        variances = jnp.broadcast_to(jnp.maximum(square, least), (1, n))
-    best = jnp.max(jnp.sum(_log_normal(residual[None, :n], variances), axis=1))
-    if derivatives is None:
-        return best
-    return best + jnp.sum(_log_normal(residual[n:], derivatives.noise_var))
-
-
-@jit
-def only_noise(problem: Problem, vector: Float[Array, " P"]) -> Bool[Array, ""]:
-    """Whether the hyperparameters in `vector` explain nothing beyond noise.
-
-    Either the data are no likelier than as noise, or the function that was fitted does
-    not move where the data are: it is a level at most.
-    """
-    prior, noise_var = from_vector(problem, vector)
-    alone = noise_log_density(problem, prior, noise_var)
-    likelihood, fitted = _fitted(problem, prior, noise_var)
-    n = problem.y.shape[0]
+    likelihood = posterior.log_marginal_likelihood()
+    residual = _residual(posterior)
+    alone = _log_density(posterior, residual, is_fixed)
+    n, size = posterior.y.shape[0], residual.shape[0]
+    nothing = min(_A_DATUM * size, _IN_ALL)
+    data = posterior.y, posterior.noise_var, posterior.derivatives
+    added = with_derivatives(*data)[1] + posterior.jitter_var
+    # K w, for (K + added) w = residual.
+    fitted = residual - added * posterior.weights
     moves = jnp.concatenate([fitted[:n] - jnp.mean(fitted[:n]), fitted[n:]])
     # Of a level that is far above the noise, the digits that are lost.
-    rounding = 8 * jnp.finfo(fitted.dtype).eps * jnp.max(jnp.abs(fitted))
-    moves = jnp.where(jnp.abs(moves) <= rounding, 0, moves)
-    data = problem.y, noise_var, problem.derivatives
-    signal = jnp.mean(moves**2 / with_derivatives(*data)[1])
-    return ~(likelihood >= alone + _GAIN) | ~(signal > _SIGNAL)
+    lost = 8 * jnp.finfo(fitted.dtype).eps * jnp.max(jnp.abs(residual))
+    seen = jnp.sum(jnp.where(jnp.abs(moves) <= lost, 0, moves) ** 2 / added) / 2
+    is_noise = ~(likelihood > alone + nothing) | ~(seen > nothing)
+    return Beside(likelihood, alone, is_noise)
 
 
-def _fitted(
-    problem: Problem, prior: GPPrior, noise_var: Float[Array, "..."]
-) -> tuple[Float[Array, ""], Float[Array, " U"]]:
-    """The log likelihood, and the function that all observations lead to, at them,
-    without the mean. Its weights are the likelihood's slopes by what was observed."""
-
-    def likelihood(y, derivatives):
-        return prior.log_marginal_likelihood(y, noise_var, derivatives)
-
-    X, derivatives = prior.X, problem.derivatives
-    slopes = jax.value_and_grad(likelihood, argnums=(0, 1))
-    value, (by_y, by_derivatives) = slopes(problem.y, derivatives)
-    if derivatives is None:
-        return value, prior.kernel(X, X) @ -by_y
-    sites, weights = derivatives.sites, jnp.concatenate([by_y, by_derivatives.values])
-
-    def function(rows):
-        return cross_gram(prior.kernel, rows, X, sites) @ -weights
-
-    return value, observe(function, X, sites)
+def _log_density(
+    posterior: ConditionedGP, residual: Float[Array, " U"], is_fixed: bool
+) -> Float[Array, ""]:
+    """Of the best variance. Known noise may grow, by as much for all values, since a
+    kernel can add that, but not shrink. The noise of derivatives is as given."""
+    n, noise_var = posterior.y.shape[0], posterior.noise_var
+    values, slopes = residual[:n], residual[n:]
+    square = jnp.mean(values**2)
+    if noise_var.ndim:
+        best = _best_increase(values, noise_var, square)
+    else:
+        least = noise_var if is_fixed else jnp.finfo(square.dtype).tiny
+        best = jnp.sum(_log_normal(values, jnp.maximum(square, least)))
+    if posterior.derivatives is None:
+        return best
+    return best + jnp.sum(_log_normal(slopes, posterior.derivatives.noise_var))
 
 
-def _residual(problem: Problem, prior: GPPrior) -> Float[Array, " U"]:
-    derivatives = problem.derivatives
-    sites = None if derivatives is None else derivatives.sites
-    values, _ = with_derivatives(problem.y, problem.noise_var, derivatives)
+def _best_increase(
+    values: Float[Array, " N"], noise_var: Float[Array, " N"], square: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The highest log density, over what is added to all variances."""
+
+    def densities(extra):
+        variances = noise_var[None, :] + extra[:, None]
+        return jnp.sum(_log_normal(values[None, :], variances), axis=1)
+
+    steps, gap = np.linspace(-14, 0, _N_VARIANCES, retstep=True)
+    extra = square * jnp.exp(jnp.asarray(steps, square.dtype))
+    middle = extra[jnp.argmax(densities(extra))]
+    near = np.linspace(-gap, gap, _N_VARIANCES)
+    extra = middle * jnp.exp(jnp.asarray(near, square.dtype))
+    return jnp.max(densities(jnp.append(extra, 0)))
+
+
+def _residual(posterior: ConditionedGP) -> Float[Array, " U"]:
+    """What was observed, less the mean."""
+    prior, derivatives = posterior.prior, posterior.derivatives
+    values, _ = with_derivatives(posterior.y, posterior.noise_var, derivatives)
+    sites = sites_of(derivatives)
     return values - observe(lambda X: mean_at(prior.mean_fn, X), prior.X, sites)
 
 

@@ -345,7 +345,6 @@ def _conditioned(
 def conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
-    """The posterior, and whether each thing holds that must."""
     posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
     given = prior.kernel, prior.X, y, noise_var, ok
     return posterior, what_holds(*given, posterior.weights)
