@@ -360,6 +360,27 @@ def test_values_under_jit_raise_when_the_program_runs(case):
         jax.block_until_ready(eqx.filter_jit(call)(jnp.asarray(bad)))
 
 
+class Torn(AbstractKernel):
+    """Of what is not a number between some pairs."""
+
+    def __call__(self, X1, X2):
+        return jnp.where(X1 * X2.T < 0, jnp.nan, RBF()(X1, X2))
+
+    def diag(self, X):
+        return jnp.ones_like(X[:, 0])
+
+
+def test_a_gram_matrix_without_numbers_is_called_that():
+    points = jnp.array([[1.0], [2.0], [-1.0]])
+    sentence = "`GPPrior.condition`: the Gram matrix must hold numbers"
+    with pytest.raises(ValueError, match=sentence):
+        GPPrior(Torn(), points).condition(jnp.ones(3), 0.1)
+    with pytest.raises(RuntimeError, match=sentence):
+        jax.jit(lambda y: GPPrior(Torn(), points).condition(y, 0.1))(jnp.ones(3))
+    with pytest.raises(ValueError, match="not positive definite"):
+        GPPrior(RBF(), points * 0, jitter=0.0).condition(jnp.ones(3), 1e-30)
+
+
 def test_a_value_moved_out_of_its_domain_is_found_at_the_door():
     kernel = eqx.tree_at(lambda k: k.lengthscale, RBF(), jnp.array(-0.3))
     sentence = "`RBF.lengthscale` must be finite and positive. Got -0.3"

@@ -10,6 +10,7 @@ from jax import export
 
 from pyrox.gp import (
     RBF,
+    AbstractKernel,
     FourierGrid,
     FullRankGuide,
     GPPrior,
@@ -18,6 +19,7 @@ from pyrox.gp import (
     PathwiseSampler,
     SparseGPPrior,
     expected_improvement,
+    gp_condition,
     paths_over_draws,
     sensitivity,
     unchecked,
@@ -118,6 +120,21 @@ def with_a_checked_mean(y):
     return posterior(y=y, mean_fn=trend.predict_mean).predict_mean(inputs())
 
 
+class Checked(AbstractKernel):
+    """Of one input, by a mean function, which looks at its inputs."""
+
+    def __call__(self, X1, X2):
+        left, right = (posterior().predict_mean(X) for X in (X1, X2))
+        return left[:, None] * right[None, :]
+
+    def diag(self, X):
+        return posterior().predict_mean(X) ** 2
+
+
+def in_a_model(y):
+    return gp_condition("f", GPPrior(Checked(), inputs()), y, 0.1).weights
+
+
 def on_a_domain(X):
     sampler = PathwiseSampler(posterior(), 16, FourierGrid((0.0, 2.0)))
     return sampler.sample_paths(KEY, 2)(X)
@@ -136,6 +153,7 @@ PROGRAMS = {
     "sensitivity": (of_draws, (jnp.linspace(0.0, 1.0, 100), jnp.float32(0.5))),
     "domain": (on_a_domain, (inputs(),)),
     "mean": (with_a_checked_mean, (jnp.ones(5),)),
+    "model": (in_a_model, (jnp.ones(5),)),
     "hyperparameters": (
         lambda ell: GPPrior(Matern(1.5, 1.0, ell), inputs()).sample(KEY),
         (jnp.float32(0.5),),

@@ -232,6 +232,16 @@ def test_a_cast_keeps_the_function(decoupled, x64):
     np.testing.assert_allclose(of_long, values, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("variance", [1e-60, 1e60])
+def test_a_cast_says_what_the_type_cannot_hold(variance, x64):
+    paths = PathwiseSampler(GPPrior(RBF(variance), jnp.zeros((1, 1))), 4)
+    path = paths.sample_paths(jax.random.key(0), 1)
+    with pytest.raises(ValueError, match=r"astype\(float32\).*hyperparameters. Got 1e"):
+        path.astype("float32")
+    (kept, _) = jax.tree.leaves(path.astype("float64").kernel)
+    assert kept == variance
+
+
 def test_a_cast_keeps_all_that_is_not_a_float(x64):
     paths = drawn(64)
     short = paths.astype("float32")

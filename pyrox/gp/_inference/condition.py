@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Real
 
 from .._hyper.checks import as_noise, as_values
 from .._hyper.parameters import valid
+from .._hyper.unchecked import jit
 from .._posterior.derivatives import Derivatives, checked
 from .._posterior.exact import ConditionedGP, GPPrior, assemble
 from .._posterior.process import resolved
@@ -69,7 +70,7 @@ def gp_condition(
     return posterior
 
 
-@jax.jit
+@jit
 def _guarded(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:

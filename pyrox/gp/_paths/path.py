@@ -239,6 +239,10 @@ class PathwiseFunction(eqx.Module):
         then evaluate in float32 in half of the time. The result has the wider type of
         the path and the points, so cast the points too.
 
+        Raises:
+            ValueError: a type that is not floating, or in which a hyperparameter of the
+                kernel would be zero or inf.
+
         Example:
             >>> import jax, jax.numpy as jnp
             >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler

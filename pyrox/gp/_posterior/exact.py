@@ -21,7 +21,7 @@ from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
 from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
-from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
+from .._solvers.cholesky import CholeskyFactor, guarded_factor
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
@@ -34,7 +34,7 @@ from .derivatives import (
     with_derivatives,
 )
 from .mean import mean_at
-from .must_hold import what_holds, what_must_hold
+from .must_hold import explained_factor, what_holds, what_must_hold
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
 
@@ -345,7 +345,7 @@ def _conditioned(
 def conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
-    posterior, ok = assemble(prior, y, noise_var, derivatives, checked_factor)
+    posterior, ok = assemble(prior, y, noise_var, derivatives, explained_factor)
     given = prior.kernel, prior.X, y, noise_var, ok
     return posterior, what_holds(*given, posterior.weights)
 
