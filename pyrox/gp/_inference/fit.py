@@ -18,8 +18,14 @@ from .._posterior.exact import GPPrior
 from .fit_input import as_problem
 from .fit_report import Fit, Starts, no_density, warn_if_not_converged
 from .noise_alone import beside_noise
-from .search import Runs, Task, is_traced_task, search_in_program, search_in_turn
-from .starts import can_start_at_data
+from .search import (
+    Runs,
+    Task,
+    begin_first,
+    search_in_program,
+    search_in_turn,
+    with_second,
+)
 from .trained import NOISE, Problem, from_vector, log_prior, objective
 
 
@@ -84,9 +90,15 @@ def fit(
     """
     problem = as_problem(prior, y, noise_var, derivatives, fixed, noise_prior)
     task = _as_task(problem, n_starts, key, max_steps, tolerance)
-    if is_traced_task(task):
+    begun = begin_first(problem)
+    # Unknown until a program runs: a value, or all that is computed here.
+    if any(is_traced(leaf) for leaf in jax.tree.leaves((task, begun))):
         return _result(task, search_in_program(*task), differentiable=True)
-    found = _result(task, search_in_turn(task, progress), differentiable=False)
+    runs = search_in_turn(task, begun, progress)
+    found = _result(task, runs, differentiable=False)
+    if task.as_needed and found.only_noise and runs.value.shape[0] < task.n_starts:
+        runs = with_second(task, runs, progress)
+        found = _result(task, runs, differentiable=False)
     warn_if_not_converged(found, task.most_steps)
     return found
 
@@ -159,7 +171,7 @@ def _as_task(
 ) -> Task:
     as_needed = n_starts is None
     if n_starts is None:
-        n_starts = 2 if can_start_at_data(problem) else 1
+        n_starts = 2
     n_starts = as_count("fit(n_starts=...)", n_starts)
     most_steps = as_count("fit(max_steps=...)", max_steps)
     if n_starts > 1 and key is None and not as_needed:

@@ -2,7 +2,7 @@
 one program."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray
 from tqdm.auto import tqdm
 
-from .._hyper.checks import is_traced
 from .._hyper.unchecked import jit
 from .._numerics.lbfgs import Search, advance, begin
 from .._posterior.exact import conditioned
 from .noise_alone import beside_noise
-from .starts import at_data, drawn_at_data, is_at_data
+from .starts import at_data, can_start_at_data, drawn_at_data, is_at_data
 from .trained import NOISE, Problem, from_vector, objective, to_vector
 
 _STEPS_A_CALL = 10
-_from_vector = jit(from_vector)
 
 
 class Task(NamedTuple):
@@ -44,7 +42,8 @@ class Runs(NamedTuple):
 
 
 @jit
-def _begin(problem: Problem) -> tuple[Search, Array]:
+def begin_first(problem: Problem) -> tuple[Search, Bool[Array, ""]]:
+    """The search from the given values, and whether these are of the data's size."""
     return begin(to_vector(problem)), is_at_data(problem)
 
 
@@ -69,32 +68,31 @@ def _advance(
     return s, Runs(s.point, s.value, s.gradient_norm, jnp.maximum(s.n_steps, 0))
 
 
-def is_traced_task(task: Task) -> bool:
-    """Whether a value is unknown until a program runs, or all that is computed here."""
-    computed = _begin(task.problem)
-    return any(is_traced(leaf) for leaf in jax.tree.leaves((task, computed)))
-
-
-def search_in_turn(task: Task, progress: bool) -> Runs:
+def search_in_turn(
+    task: Task, begun: tuple[Search, Bool[Array, ""]], progress: bool
+) -> Runs:
     """One start after the other, some steps a call of the same program, so that a bar
-    can move."""
-    search, is_sized = _begin(task.problem)
-    runs = [_search(task, search, 0, progress)]
+    can move. A second as needed is made if the first is off the data's scales, or has
+    no density, and ends below where the second begins."""
+    search, is_sized = begun
+    first = _search(task, search, 0, progress)
+    runs = _stacked([first])
     if task.n_starts > 1:
-        second = _second(task, runs[0], bool(is_sized))
-        if second is not None:
-            runs.append(_search(task, second, 1, progress))
+        is_asked = not task.as_needed
+        if is_asked or not is_sized or not np.isfinite(first.value):
+            runs = with_second(task, runs, progress, only_if_higher=not is_asked)
     for start in range(2, task.n_starts):
         search = _begin_around(task.problem, task.key, np.int32(start))
-        runs.append(_search(task, search, start, progress))
-    return Runs(*(jnp.asarray(np.stack(column)) for column in zip(*runs, strict=True)))
+        runs = _stacked([runs, _search(task, search, start, progress)])
+    return runs
 
 
-def _second(task: Task, first: Runs, is_sized: bool) -> Search | None:
-    """The search from the best at the scales of the data, None if it is not needed."""
-    is_noise = task.as_needed and bool(_is_noise(task.problem, first.point))
-    if task.as_needed and is_sized and not is_noise:
-        return None
+def with_second(
+    task: Task, runs: Runs, progress: bool, *, only_if_higher: bool = False
+) -> Runs:
+    """`runs` and the search from the best trial at the scales of the data."""
+    if task.as_needed and not can_start_at_data(task.problem):
+        return runs
     # Evaluated by the program of the searches, so that no other need be compiled.
     searches = jax.tree.map(np.asarray, _begin_at_data(task.problem, task.key))
     begun = []
@@ -102,14 +100,22 @@ def _second(task: Task, first: Runs, is_sized: bool) -> Search | None:
         search = Search(*jax.tree.map(lambda leaf, i=i: leaf[i], tuple(searches)))
         begun.append(_advance(task.problem, search, task.tolerance, np.int32(0))[0])
     best = min(begun, key=lambda search: float(search.value))
-    is_higher = float(best.value) < float(first.value)
-    return best if is_higher or is_noise or not task.as_needed else None
+    if only_if_higher and not float(best.value) < float(runs.value[0]):
+        return runs
+    return _stacked([runs, _search(task, best, 1, progress)])
+
+
+def _stacked(runs: list[Runs]) -> Runs:
+    """Of one row for each search, by NumPy, which compiles nothing."""
+    rows = [(np.atleast_2d(run[0]), *map(np.atleast_1d, run[1:])) for run in runs]
+    columns: Any = map(np.concatenate, zip(*rows, strict=True))
+    return Runs(*columns)
 
 
 def _is_noise(problem: Problem, vector: Array) -> Bool[Array, ""]:
     """Whether the hyperparameters in `vector` explain nothing beyond noise; so they do
     where they have no density."""
-    prior, noise_var = _from_vector(problem, vector)
+    prior, noise_var = from_vector(problem, vector)
     posterior, _ = conditioned(prior, problem.y, noise_var, problem.derivatives)
     return beside_noise(posterior, NOISE in problem.fixed).is_noise
 
@@ -157,6 +163,8 @@ def search_in_program(
     """All starts in one program, which is not differentiated. Trials at the data's
     scales are searches of no step, so that the density is compiled once."""
     problem, tolerance = jax.lax.stop_gradient((problem, tolerance))
+    if as_needed and not can_start_at_data(problem):
+        n_starts = 1
     points, kinds = _all_starts(problem, key, n_starts)
     is_sized = is_at_data(problem)
 
