@@ -8,6 +8,7 @@ import pytest
 from numpyro.infer.util import log_density
 
 from pyrox.gp import RBF, GPPrior, gp_factor, paths_over_draws, substitute
+from pyrox.gp._hyper.checks import require_numbers
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -34,7 +35,7 @@ def test_a_leak_is_found():
     @jax.jit
     def leaky(y):
         kept.append(y + 1)
-        return predicted(y)
+        return require_numbers(y, "y")
 
     # JAX 0.10 has an `IndexError` of its own for some of them.
     with jax.checking_leaks(), pytest.raises(Exception, match="[Ll]eaked|index"):
