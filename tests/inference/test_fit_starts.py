@@ -89,7 +89,7 @@ MANY_OPTIMA = "mixture", "one offset"
 SURE = [case for case in CASES if case[0] not in MANY_OPTIMA]
 
 
-@pytest.mark.parametrize(("name", "units"), few_of(SURE, ("sum", "both")))
+@pytest.mark.parametrize(("name", "units"), few_of(SURE))
 def test_units_of_the_inputs_do_not_matter(x64, name, units):
     """From values that are right for inputs in [0, 1], whatever the inputs, the optimum
     that the start at the data leads to there."""
