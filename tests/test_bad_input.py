@@ -372,10 +372,10 @@ class Torn(AbstractKernel):
 
 def test_a_gram_matrix_without_numbers_is_called_that():
     points = jnp.array([[1.0], [2.0], [-1.0]])
-    sentence = "`GPPrior.condition`: the Gram matrix must hold numbers"
+    sentence = r"`GPPrior.condition`: the Gram matrix must hold numbers.*at \[0, 2\]"
     with pytest.raises(ValueError, match=sentence):
         GPPrior(Torn(), points).condition(jnp.ones(3), 0.1)
-    with pytest.raises(RuntimeError, match=sentence):
+    with pytest.raises(RuntimeError, match="Or the kernel returns NaN"):
         jax.jit(lambda y: GPPrior(Torn(), points).condition(y, 0.1))(jnp.ones(3))
     with pytest.raises(ValueError, match="not positive definite"):
         GPPrior(RBF(), points * 0, jitter=0.0).condition(jnp.ones(3), 1e-30)

@@ -335,7 +335,7 @@ def test_no_tracer_is_left_behind(little_garbage):
     def line(exact, X):
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
         again, _ = conditioned(moved, exact.y, exact.noise_var, None)
-        paths, _ = _draw_exact(key(), again, Sobol(), 8, 2)
+        paths = _draw_exact(key(), again, Sobol(), 8, 2)
         values = evaluate(paths, X, block_size=64)
         return values, moments.var(again._conditional(), X, block_size=64)
 

@@ -65,7 +65,8 @@ def as_float(x: ArrayLike, call: str = "") -> Float[Array, "..."]:
         # It stays known where a function is traced, and is checked at once there, too.
         with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # inf: below
             return jax.device_put(np.array(x, dtype))
-    return jnp.asarray(x, dtype=dtype)
+    ready = x.dtype == dtype and not getattr(x, "weak_type", False)
+    return x if ready else jnp.asarray(x, dtype=dtype)
 
 
 def as_points(X: ArrayLike, call: str = "") -> Float[Array, "..."]:
@@ -77,7 +78,9 @@ def as_points(X: ArrayLike, call: str = "") -> Float[Array, "..."]:
 
 
 def _as_array(x: Any, call: str) -> np.ndarray | Array:
-    if isinstance(x, jax.Array) or hasattr(x, "__jax_array__"):
+    if isinstance(x, jax.Array):
+        return x
+    if hasattr(x, "__jax_array__"):
         return jnp.asarray(x)
     leaves = jax.tree.leaves(x) if isinstance(x, list | tuple) else [x]
     masked = sum(int(np.ma.getmaskarray(leaf).sum()) for leaf in leaves if _masks(leaf))

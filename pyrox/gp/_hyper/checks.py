@@ -103,11 +103,13 @@ def _raised_by_callback(
     return jax.tree.map(lambda leaf: jnp.where(seen, leaf, jnp.zeros_like(leaf)), x)
 
 
-def without_nan(tree: Any) -> Bool[Array, ""]:
-    """Whether no floating leaf of `tree` holds a NaN."""
-    leaves = filter(_is_floating, jax.tree.leaves(tree))
-    clean = [~jnp.any(jnp.isnan(leaf)) for leaf in leaves]
-    return jnp.all(jnp.stack(clean)) if clean else jnp.asarray(True)
+def without_nan(tree: Any) -> Any:
+    """Whether no floating leaf of `tree` holds a NaN; by NumPy, which compiles nothing,
+    if all of it is known."""
+    leaves = list(filter(_is_floating, jax.tree.leaves(tree)))
+    if not any(map(is_traced, leaves)):
+        return all(not np.isnan(np.asarray(leaf)).any() for leaf in leaves)
+    return jnp.all(jnp.stack([~jnp.any(jnp.isnan(leaf)) for leaf in leaves]))
 
 
 def require_numbers(tree: Tree, call: str) -> Tree:

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
@@ -18,7 +19,7 @@ from .._features.maps import (
     count_columns,
     move_origin,
 )
-from .._hyper.checks import as_count, require_inside, require_ok, without_nan
+from .._hyper.checks import as_count, is_traced, require_inside, require_ok, without_nan
 from .._hyper.parameters import require_valid
 from .._hyper.unchecked import jit, one_step
 from .._numerics.blocks import block_rows, map_rows
@@ -272,7 +273,8 @@ def _paths(
     if posterior.derivatives is not None:
         where = _in_domain(call, posterior.derivatives.sites.X, basis)
         posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
-    return _finite(call, *_draw_exact(key, posterior, basis, *sizes))
+    paths = _draw_exact(key, posterior, basis, *sizes)
+    return _finite(call, paths, _holds_numbers(paths))
 
 
 _static = functools.partial(jit, static_argnames=("n_features", "n_paths"))
@@ -285,7 +287,7 @@ def _draw_exact(
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
-) -> tuple[PathwiseFunction, Array]:
+) -> PathwiseFunction:
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
     given = AnchorValues(data[0], posterior.jitter_var + data[1])
@@ -293,8 +295,7 @@ def _draw_exact(
     solve = posterior.factor.solve
     sites = sites_of(derivatives)
     sizes = basis, n_features, sites
-    paths = matheron(key, prior, prior.X, given, values, solve, *sizes)
-    return paths, _holds_numbers(paths)
+    return matheron(key, prior, prior.X, given, values, solve, *sizes)
 
 
 @_static
@@ -337,10 +338,13 @@ def _draw_sparse(
     return paths, inducing.factor.succeeded(), _holds_numbers(paths)
 
 
-def _holds_numbers(paths: PathwiseFunction) -> Array:
+def _holds_numbers(paths: PathwiseFunction) -> Any:
     """Whether the paths are numbers. What is not one in features or mean at an anchor
     is in the update; a mass that is not, the square root of features takes as zero."""
-    return without_nan(paths.features) & jnp.all(jnp.isfinite(paths.update_weights))
+    clean, weights = without_nan(paths.features), paths.update_weights
+    if is_traced(weights):
+        return clean & jnp.all(jnp.isfinite(weights))
+    return clean & bool(np.isfinite(np.asarray(weights)).all())  # compiles nothing
 
 
 def _finite(call: str, paths: PathwiseFunction, ok: Any) -> PathwiseFunction:

@@ -14,14 +14,14 @@ from .._hyper.checks import (
     as_noise,
     as_values,
     common_dtype,
-    require_all,
+    require_finite,
 )
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
 from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
-from .._solvers.cholesky import CholeskyFactor, guarded_factor
+from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
@@ -34,7 +34,7 @@ from .derivatives import (
     with_derivatives,
 )
 from .mean import mean_at
-from .must_hold import explained_factor, what_holds, what_must_hold
+from .must_hold import require_posterior
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
 
@@ -112,6 +112,7 @@ class GPPrior(eqx.Module):
         noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
         require_known_valid(prior.kernel)
+        require_finite(prior.X, "GPPrior(X=...)", at_run_time=False)
         posterior = _conditioned(prior, y, noise_var, derivatives)
         noise = with_derivatives(y, noise_var, derivatives)[1], posterior.jitter_var
         warn_of_rounding(call, prior.jitter, posterior.factor, posterior.weights, noise)
@@ -335,9 +336,9 @@ class ConditionedGP(eqx.Module):
 def _conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> ConditionedGP:
-    posterior, holds = conditioned(prior, y, noise_var, derivatives)
-    wanted = what_must_hold("GPPrior.condition", prior.kernel, prior.jitter, prior.X)
-    weights = require_all(posterior.weights, holds, wanted)
+    posterior, ok = conditioned(prior, y, noise_var, derivatives)
+    given = (prior.kernel, prior.X, prior.jitter), y, noise_var, ok
+    weights = require_posterior("GPPrior.condition", *given, posterior.weights)
     return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
 
@@ -345,9 +346,8 @@ def _conditioned(
 def conditioned(
     prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
 ) -> tuple[ConditionedGP, Array]:
-    posterior, ok = assemble(prior, y, noise_var, derivatives, explained_factor)
-    given = prior.kernel, prior.X, y, noise_var, ok
-    return posterior, what_holds(*given, posterior.weights)
+    """`prior.condition` without checks, and whether there is a factor."""
+    return assemble(prior, y, noise_var, derivatives, checked_factor)
 
 
 def assemble(

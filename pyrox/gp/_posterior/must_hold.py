@@ -1,63 +1,63 @@
 """What must hold for a posterior to exist, and the sentences where it does not."""
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._hyper.checks import finite_positive, must_be_finite, must_be_variance
+from .._hyper.checks import (
+    finite_positive,
+    is_traced,
+    must_be_finite,
+    must_be_variance,
+    require_all,
+    require_ok,
+)
 from .._hyper.parameters import must_be_valid, valid
 from .._kernels.kernel import AbstractKernel
-from .._solvers.cholesky import CholeskyFactor, checked_factor
 from .jitter import no_factor
 
 
-def what_holds(
-    kernel: AbstractKernel,
-    X: Float[Array, "N D"],
+def require_posterior(
+    call: str,
+    process: tuple[AbstractKernel, Float[Array, "N D"], float | None],
     y: Float[Array, " N"],
     noise_var: Float[Array, "..."],
-    factor: Bool[Array, "2"],
+    has_factor: Bool[Array, ""],
     weights: Float[Array, " U"],
-) -> Bool[Array, " K"]:
-    """Of each sentence of `what_must_hold`, in its order, whether it holds."""
-    y_ok, X_ok, weights_ok = (jnp.all(jnp.isfinite(a)) for a in (y, X, weights))
-    noise_ok = jnp.all(finite_positive(noise_var))
-    before = jnp.stack([y_ok, noise_ok, valid(kernel), X_ok])
-    return jnp.concatenate([before, factor, weights_ok[None]])
-
-
-def explained_factor(
-    K: Float[Array, "N N"], diagonal: Float[Array, "..."]
-) -> tuple[CholeskyFactor, Bool[Array, "2"]]:
-    """The factor of K + diagonal I; whether K holds numbers, and whether it exists."""
-    root, ok = checked_factor(K, diagonal)
-
-    def holds_numbers(K):
-        return jnp.all(jnp.isfinite(K))
-
-    # Looked at only where it failed, since that takes its time.
-    held = jax.lax.stop_gradient(K)
-    numbers = jax.lax.cond(ok, lambda _: jnp.asarray(True), holds_numbers, held)
-    return root, jnp.stack([numbers, ok])
-
-
-def what_must_hold(
-    call: str, kernel: AbstractKernel, jitter: float | None, X: Float[Array, "N D"]
-) -> list[str]:
-    """The sentences to raise where it does not. The first says the cause: what comes
-    later may only follow from it."""
-    weights = (
+) -> Float[Array, " U"]:
+    """The weights, if they are those of a posterior of this process, its kernel, inputs
+    and jitter, else raise the reason. What is known was looked at before there were
+    weights; what is traced is looked at here, with one check for all of it."""
+    kernel, X, jitter = process
+    no_numbers = (
         f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
         "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
         "`kernel(X, X)`, and at the units of y."
     )
-    return [
-        must_be_finite(f"{call}(y=...)"),
-        must_be_variance(f"{call}(noise_var=...)"),
-        must_be_valid(call, kernel),
-        must_be_finite("GPPrior(X=...)"),
-        f"`{call}`: the Gram matrix must hold numbers. Got NaN or inf. Look at "
-        "`kernel(X, X)` and the hyperparameters.",
-        no_factor(call, jitter, X),
-        weights,
-    ]
+    if not is_traced(weights):
+        if not has_factor:
+            _require_numbers(call, kernel, X)
+        require_ok(weights, has_factor, no_factor(call, jitter, X))
+        finite = bool(np.isfinite(np.asarray(weights)).all())
+        return require_ok(weights, finite, no_numbers)
+    # In this order: what comes later may only follow from what comes first.
+    wanted = {
+        must_be_finite(f"{call}(y=...)"): jnp.all(jnp.isfinite(y)),
+        must_be_variance(f"{call}(noise_var=...)"): jnp.all(finite_positive(noise_var)),
+        must_be_valid(call, kernel): valid(kernel),
+        must_be_finite("GPPrior(X=...)"): jnp.all(jnp.isfinite(X)),
+        no_factor(call, jitter, X) + " Or the kernel returns NaN.": has_factor,
+        no_numbers: jnp.all(jnp.isfinite(weights)),
+    }
+    return require_all(weights, jnp.stack(list(wanted.values())), list(wanted))
+
+
+def _require_numbers(call: str, kernel: AbstractKernel, X: Float[Array, "N D"]) -> None:
+    """Raise if the Gram matrix, computed again, does not hold numbers."""
+    bad = ~np.isfinite(np.asarray(kernel(X, X)))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"`{call}`: the Gram matrix must hold numbers. Got NaN or inf at "
+            f"[{row}, {column}]. Look at `kernel(X, X)` and the hyperparameters."
+        )
