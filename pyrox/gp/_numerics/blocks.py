@@ -73,7 +73,12 @@ def map_batches(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     n = jax.tree.leaves(xs)[0].shape[0]
     n_batches = -(-n // batch_size)
     size = -(-n // n_batches)
-    filled = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
-    batches = jax.tree.map(lambda leaf: leaf[filled], xs)
+    filled = jnp.minimum(jnp.arange(n_batches * size), n - 1)
+
+    def cut(leaf):
+        full = leaf if n == n_batches * size else leaf[filled]
+        return full.reshape(n_batches, size, *leaf.shape[1:])
+
+    batches = jax.tree.map(cut, xs)
     ys = jax.lax.map(jax.checkpoint(jax.vmap(f), prevent_cse=False), batches)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], ys)

@@ -9,8 +9,6 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from .reciprocal import largest
-
 
 @jax.custom_jvp
 @jax.jit
@@ -24,7 +22,7 @@ def squared_distances(
     the digits of small distances, which a Matern kernel's root then shows, and with a
     product after it is hardly faster at 26 columns and slower at four.
 
-    Where they overflow their slope is zero.
+    Where they overflow a derivative that comes back as zero stays zero.
     """
     rows, columns = X1.T, _contiguous_columns(X2)
     n_groups, size = _groups(X1.shape[1])
@@ -143,20 +141,19 @@ def _by_products(primals, tangents):
 def _by_differences(primals, tangents):
     """What `_by_products` gives, all in the matrix, and rounded like the distances
     themselves: over any span near points lose nothing."""
-    X1, X2, scale = primals
-    limit = largest(scale.dtype) ** 0.5
+    X1, X2, _ = primals
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total, column):
         (a, b, scale), (da, db, dscale) = column
         gap = a[:, None] - b[None, :]
-        scaled = scale * gap
-        scaled = jnp.where(jnp.abs(scaled) < limit, scaled, 0)
         from_left = None if da is None else scale * da[:, None]
         from_right = None if db is None else -scale * db[None, :]
         stretched = None if dscale is None else dscale * gap
         moved = _sum(from_left, from_right, stretched)
-        return total if moved is None else total - scaled * moved, None
+        # In this order: what comes back is zero where distances overflow, and large
+        # where points coincide, and times `scale * gap` or `scale` it would be NaN.
+        return total if moved is None else total - gap * (scale * moved), None
 
     total = jnp.zeros((len(X1), len(X2)), X1.dtype)
     columns = jax.tree.map(jnp.transpose, (primals, tangents))
