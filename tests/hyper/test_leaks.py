@@ -29,6 +29,7 @@ def test_what_is_compiled_runs_and_still_checks_its_values():
             compiled(Y.at[0].set(jnp.nan)).block_until_ready()
 
 
+@pytest.mark.exhaustive
 def test_a_leak_is_found():
     kept = []
 

@@ -101,6 +101,7 @@ def test_units_of_the_inputs_do_not_matter(x64, units):
     assert not found.only_noise
 
 
+@pytest.mark.exhaustive
 def test_flat_slopes_are_noise(x64):
     """A level and slopes of zero are nothing; one datum with slopes that are not is
     something."""

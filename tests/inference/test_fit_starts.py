@@ -119,7 +119,7 @@ def test_the_default_is_no_lower_than_the_trials(x64, units):
             assert float(found.log_density) > -N * float(jnp.nanmin(trials))
 
 
-@pytest.mark.parametrize("scale", few_of([1e6, 1e-6, 1e3, 1e-3], 1e6, 1e-6))
+@pytest.mark.parametrize("scale", few_of([1e6, 1e-6, 1e3, 1e-3], 1e6))
 def test_one_start_is_not_enough(x64, scale):
     """The twin: without the start at the data it is all noise, where the inputs are a
     million times too large or too small, and the report says so.
@@ -230,6 +230,7 @@ def test_nothing_varies(x64, case):
     assert np.isfinite(found.log_density)
 
 
+@pytest.mark.exhaustive
 def test_a_column_that_does_not_vary(x64):
     """It adds little to a length of all inputs, and one of its own is finite."""
     inputs = np.stack([1e-6 * U[:, 0], np.full(N, 0.1)], axis=1)

@@ -319,6 +319,7 @@ def test_the_score_sees_through_a_deterministic_site(x64):
     assert not np.any(without)
 
 
+@pytest.mark.exhaustive
 def test_the_functional_sees_through_a_deterministic_site(x64):
     """Draws of `f` that are not even those of this eta are computed anew."""
 
@@ -406,6 +407,7 @@ def test_what_an_object_or_its_class_holds_is_read(x64, monkeypatch):
     assert gradient() == pytest.approx(9 * before)
 
 
+@pytest.mark.exhaustive
 def test_what_the_functions_close_over_may_be_traced(x64):
     mu = np.random.default_rng(7).normal(size=30)
 
@@ -462,6 +464,7 @@ def test_what_is_no_float_is_held_constant(x64):
     assert all(found.gradient[n] is None is found.explicit[n] for n in constant)
 
 
+@pytest.mark.exhaustive
 def test_a_probability_is_an_expectation(x64):
     """P(mu > 0.5) of the conjugate model: an indicator has no derivative of its own."""
     draws = {"mu": independent(jr.key(10))}

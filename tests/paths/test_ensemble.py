@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import compilations
+from helpers import compilations, few_of
 
 from pyrox.gp import RBF, GPPrior, PathwiseSampler, paths_over_draws
 
@@ -85,7 +85,7 @@ class Data:
         return GPPrior(RBF(np.array(1.0), draw["ell"]), X).condition(y, NOISE)
 
 
-@pytest.mark.parametrize("target", ["object", "class"])
+@pytest.mark.parametrize("target", few_of(["object", "class"], "class"))
 def test_data_of_an_object_and_of_its_class_are_read(target, x64, monkeypatch):
     data, draws = Data(), {"ell": np.array([0.3, 0.5])}
 

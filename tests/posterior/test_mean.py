@@ -145,7 +145,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("mean", few_of(MEANS, "global", "class attribute"))
+@pytest.mark.parametrize("mean", few_of(MEANS, "class attribute"))
 def test_the_mean_of_now_and_one_for_each_posterior(mean, raised, x64):
     """For queries of one row and of two, which are different programs."""
     given = prior(MEANS[mean])

@@ -10,6 +10,8 @@ from .._hyper.checks import is_traced
 from .._solvers.cholesky import CholeskyFactor
 
 _VISIBLE = 0.1
+# The line of the user, behind `condition` and Equinox's wrapper of methods.
+_CALLER = 4
 _WIDER = 'Pass float64 data under `jax.config.update("jax_enable_x64", True)`'
 
 
@@ -77,7 +79,7 @@ def warn_of_rounding(
             "standard deviations of the noise: noise_var and jitter are little against "
             f"the variance of the process. {_WIDER}, or a larger noise_var or jitter.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=_CALLER,
         )
     elif jitter is None and weights.dtype == np.float32:
         moved, added, asked = shift_by_jitter(weights, *noise_var)
@@ -89,7 +91,7 @@ def warn_of_rounding(
                 f"{_WIDER}, or noise_var={_above(added)} at least, also for noise-free "
                 "values, or a jitter of your own to `GPPrior`.",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=_CALLER,
             )
 
 
