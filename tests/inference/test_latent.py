@@ -81,6 +81,7 @@ def test_draws_of_a_smooth_prior_are_smooth(name, n, width):
 BROKEN = jnp.array([[0.0], [0.0], [1.0]])
 
 
+@pytest.mark.filterwarnings("ignore:`gp_sample`")
 @pytest.mark.parametrize("whitened", few_of([True, False], True))
 def test_a_draw_from_a_prior_that_does_not_exist_is_nan(whitened):
     """And its density is minus infinity, with a gradient that is finite."""
@@ -100,6 +101,56 @@ def test_a_draw_from_a_prior_that_does_not_exist_is_nan(whitened):
 
     value, slope = jax.value_and_grad(density)(jnp.array(1.0))
     assert value == -jnp.inf and np.isfinite(slope)
+
+
+def straight_slopes(variance):
+    """Of a function that is straight to the last digit: all of them are one."""
+    X = jnp.linspace(0.0, 1.0, 20)[:, None]
+    prior = GPPrior(RBF(variance, 1e3), X[:2], jitter=0.0)
+    gp_derivatives("slope", prior, jnp.zeros(2), 0.1, X, 0)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore:`gp_derivatives`")
+def test_slopes_of_a_prior_that_does_not_exist_are_nan():
+    drawn = Predictive(straight_slopes, num_samples=4)
+    assert np.isnan(drawn(jax.random.key(0), jnp.array(1.0))["slope"]).all()
+
+    def density(variance):
+        z = {"slope_whitened": jnp.ones(20)}
+        return log_density(straight_slopes, (variance,), {}, z)[0]
+
+    value, slope = jax.value_and_grad(density)(jnp.array(1.0))
+    assert value == -jnp.inf and np.isfinite(slope)
+
+
+def test_what_cannot_be_drawn_is_said():
+    def values():
+        return gp_sample("f", GPPrior(RBF(1.0, 0.5), BROKEN, jitter=0.0))
+
+    def slopes():
+        return straight_slopes(jnp.array(1.0))
+
+    for model in (values, slopes):
+        sentence = "not positive definite.*What is drawn is NaN"
+        with pytest.warns(RuntimeWarning, match=sentence) as told:
+            handlers.trace(handlers.seed(model, 0)).get_trace()
+        assert len(told) == 1 and told[0].filename == __file__
+
+
+@pytest.mark.exhaustive
+def test_condition_in_a_model_names_what_goes_on():
+    def model():
+        noise_var = numpyro.sample("noise_var", dist.Normal(-1.0, 0.1))
+        X = jnp.linspace(0, 1, 3)[:, None]
+        mean = GPPrior(RBF(), X).condition(jnp.ones(3), noise_var).predict_mean(X)
+        numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=jnp.ones(3))
+
+    def density(z):
+        return log_density(model, (), {}, {"noise_var": z})[0]
+
+    with pytest.raises(Exception, match="In a NumPyro model `gp_condition` makes it"):
+        jax.jit(density)(jnp.array(-1.0)).block_until_ready()
 
 
 def test_a_posterior_in_a_model_is_that_of_condition(x64):

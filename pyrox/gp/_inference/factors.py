@@ -1,6 +1,7 @@
 """Gaussian processes inside NumPyro models: factors and latent functions."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._hyper.checks import as_noise, as_values, common_dtype
+from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
 from .._hyper.parameters import (
     constraint_of,
     hyperparameter_fields,
@@ -29,7 +30,7 @@ from .._posterior.derivatives import (
 )
 from .._posterior.exact import GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
-from .._posterior.jitter import jitter_variance
+from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
@@ -169,6 +170,7 @@ def gp_sample(
     """
     prior = resolved(prior, prior.X)
     mean, lower, ok = _latent(prior)
+    _warn_of_no_draw("gp_sample", prior, ok)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
         joint = _Joint(mean, lower, ok)
@@ -240,24 +242,27 @@ def gp_derivatives(
     y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
     noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
     sites = DerivativeSites(call, X, dims)
-    standard = dist.Normal(jnp.zeros(len(sites.dims), y.dtype), 1).to_event(1)
+    mean, lower, log_density, ok = _derivatives_given(prior, y, noise_var, sites)
+    _warn_of_no_draw(call, prior, ok)
+    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
-    slopes, log_density = _derivatives_given(prior, y, noise_var, sites, z)
+    slopes = mean + lower @ z.astype(mean.dtype)
     add_factor(f"{name}_data", log_density)
     return prior, jnp.asarray(numpyro.deterministic(name, slopes))
 
 
 @jit
 def _derivatives_given(
-    prior: GPPrior, y: Array, noise_var: Array, sites: DerivativeSites, z: Array
-) -> tuple[Array, Array]:
-    """Derivatives given y, of whitened values z, and log p(y): from one factor of the
-    covariance of both, y first."""
+    prior: GPPrior, y: Array, noise_var: Array, sites: DerivativeSites
+) -> tuple[Array, Array, Array, Array]:
+    """Mean and root of the derivatives given y, log p(y), and whether there are any:
+    from one factor of the covariance of both, y first."""
     dtype, n = common_dtype(prior.X, y), y.shape[0]
-    X, sites, y, noise_var, z = jax.tree.map(
-        lambda leaf: leaf.astype(dtype), (prior.X, sites, y, noise_var, z)
+    X, sites, y, noise_var = jax.tree.map(
+        lambda leaf: leaf.astype(dtype), (prior.X, sites, y, noise_var)
     )
-    noise = [jnp.broadcast_to(noise_var, (n,)), jnp.zeros_like(z)]
+    none = jnp.zeros(len(sites.dims), dtype)
+    noise = [jnp.broadcast_to(noise_var, (n,)), none]
     K = gram(prior.kernel, X, sites).astype(dtype)
     jitter_var = jitter_variance(prior.jitter, K, sites)
     root, ok = guarded_factor(K, jitter_var + jnp.concatenate(noise))
@@ -265,10 +270,23 @@ def _derivatives_given(
     mean = observe(functools.partial(mean_at, prior.mean_fn), X, sites)
     data, lower = CholeskyFactor(root.lower[:n, :n]), root.lower[n:]
     residual = y - mean[:n]
-    whitened = jnp.concatenate([data.whiten(residual[:, None])[:, 0], z])
     value = data.log_density(residual)
     value = jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
-    return mean[n:] + lower @ whitened, value
+    given = lower[:, :n] @ data.whiten(residual[:, None])[:, 0]
+    return mean[n:] + given, lower[:, n:], value, ok
+
+
+def _warn_of_no_draw(call: str, prior: GPPrior, ok: Array) -> None:
+    """Say that a draw is NaN, where that is known. Within a chain it is a proposal of
+    no density, which is nothing to be told of."""
+    if is_traced(ok) or ok:
+        return
+    sentence = no_factor(call, prior.jitter, prior.X)
+    warnings.warn(
+        f"{sentence} What is drawn is NaN, and the density -inf.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def svgp_factor(

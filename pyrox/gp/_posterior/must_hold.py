@@ -49,7 +49,9 @@ def require_posterior(
         no_factor(call, jitter, X) + " Or the kernel returns NaN.": has_factor,
         no_numbers: jnp.all(jnp.isfinite(weights)),
     }
-    return require_all(weights, jnp.stack(list(wanted.values())), list(wanted))
+    in_a_model = " In a NumPyro model `gp_condition` makes it a density of -inf."
+    sentences = [sentence + in_a_model for sentence in wanted]
+    return require_all(weights, jnp.stack(list(wanted.values())), sentences)
 
 
 def _require_numbers(call: str, kernel: AbstractKernel, X: Float[Array, "N D"]) -> None:
