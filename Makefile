@@ -17,7 +17,7 @@ help:
 	@echo "make demo       sample posterior functions of the motorcycle data; writes pyrox-demo.png"
 	@echo "make test       whether pyrox works, in minutes"
 	@echo "make test-all   every test: also long statistics, all kernels under all transforms, notebooks"
-	@echo "make fuzz       random problems against dense references, N=1000 of each float width"
+	@echo "make fuzz       random problems against dense references, N=1000 in both float widths"
 	@echo "make lint       ruff: style and format"
 	@echo "make types      basedpyright over the package and the tests"
 	@echo "make wheel      build the wheel and use it in an empty environment"

@@ -53,12 +53,13 @@ def _batch(job: tuple[int, str, int]) -> Tally:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("n", type=int, help="problems of each float width")
+    parser.add_argument("n", type=int, help="problems, half of each float width")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    n_programs = -(-options.n // A_PROGRAM)
-    size, start = -(-options.n // n_programs), time.perf_counter()
+    of_a_width = -(-options.n // len(DTYPES))
+    n_programs = -(-of_a_width // A_PROGRAM)
+    size, start = -(-of_a_width // n_programs), time.perf_counter()
     seeds = range(options.first_seed, options.first_seed + n_programs)
     jobs = [(seed, dtype, size) for seed, dtype in itertools.product(seeds, DTYPES)]
     total, spawn = Tally(), multiprocessing.get_context("spawn")
