@@ -107,7 +107,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("fault", few_of(MISTAKES, "times its bound: predict_mean"))
+@pytest.mark.parametrize("fault", few_of(MISTAKES, "refused without need"))
 def test_a_mistake_is_noticed(monkeypatch, fault):
     MISTAKES[fault](monkeypatch)
     assert any(fault in line for line in found(SIMPLE, 3).faults)

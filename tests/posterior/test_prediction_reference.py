@@ -31,7 +31,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy.stats import multivariate_normal, norm
 
 from pyrox.gp import FullRankGuide, WhitenedGuide
-from pyrox.gp._posterior import exact
+from pyrox.gp._posterior import exact, predictions
 from pyrox.gp._posterior import guide as q_of_u
 from pyrox.gp._solvers import joint_draw
 
@@ -156,7 +156,8 @@ def test_a_wrong_ingredient_of_the_posterior_is_noticed(answer, mistake):
 def _chosen_draws(monkeypatch, width: int) -> UnitVectors:
     draws = UnitVectors(width)
     monkeypatch.setattr(joint_draw, "jr", draws)
-    monkeypatch.setattr(exact, "draw", inspect.unwrap(exact.draw))
+    for room in (exact, predictions):
+        monkeypatch.setattr(room, "draw", inspect.unwrap(room.draw))
     return draws
 
 

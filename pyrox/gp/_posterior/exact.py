@@ -1,7 +1,7 @@
 """The prior over functions at some inputs, and the same prior given data."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -19,22 +19,19 @@ from .._hyper.checks import (
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
-from .._numerics.blocks import block_rows
-from .._numerics.safe_sqrt import safe_sqrt
 from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
 from .derivatives import (
     Derivatives,
-    DerivativeSites,
     checked,
-    require_derivatives,
     sites_of,
     with_derivatives,
 )
 from .mean import mean_at
 from .must_hold import require_posterior
+from .predictions import AbstractConditioned
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
 
@@ -156,7 +153,7 @@ class GPPrior(eqx.Module):
         return draw(key, mean_at(prior.mean_fn, X), prior.kernel(X, X), n_samples)
 
 
-class ConditionedGP(eqx.Module):
+class ConditionedGP(AbstractConditioned):
     """A Gaussian process given data, factored once; what `GPPrior.condition` returns.
 
     Predictions are of the function f, without observation noise. `jitter_var` is the
@@ -190,105 +187,6 @@ class ConditionedGP(eqx.Module):
         """The covariance function of the prior."""
         return self.prior.kernel
 
-    def predict_mean(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> Float[Array, " M"]:
-        """E[f(X) | y].
-
-        Cost: O(M N) time; memory of one block of rows, which `block_size` overrides.
-        """
-        X = self._query("predict_mean", X)
-        size = self._rows("predict_mean", X, block_size)
-        return moments.mean(self._conditional(), X, block_size=size)
-
-    def predict_var(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> Float[Array, " M"]:
-        """Var[f(x) | y] at each row; rounding below zero is cut off.
-
-        Cost: O(M N^2) time; memory of one block of rows, which `block_size` overrides.
-        """
-        X = self._query("predict_var", X)
-        size = self._rows("predict_var", X, block_size)
-        return moments.var(self._conditional(), X, block_size=size)
-
-    def predict(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
-        """`predict_mean` and `predict_var`."""
-        X = self._query("predict", X)
-        size = self._rows("predict", X, block_size)
-        given = self._conditional()
-        mean = moments.mean(given, X, block_size=size)
-        return mean, moments.var(given, X, block_size=size)
-
-    def predict_std(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> Float[Array, " M"]:
-        """The root of `predict_var`; its gradient is zero where the variance is."""
-        return safe_sqrt(self.predict_var(X, block_size=block_size))
-
-    def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
-        """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
-        return moments.cov(self._conditional(), self._query("predict_cov", X))
-
-    def predict_gradient(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> tuple[Float[Array, "M D"], Float[Array, "M D D"]]:
-        """Mean and covariance of the gradient of f at each row, given y, by derivatives
-        of the kernel (Rasmussen & Williams 2006, section 9.4).
-
-        Raises:
-            ValueError: a kernel whose functions have no derivative (Matern-1/2).
-
-        Cost: 1 + D times that of `predict_var`.
-
-        Example:
-            >>> import jax.numpy as jnp
-            >>> from pyrox.gp import RBF, GPPrior
-            >>> X = jnp.array([[0.0], [1.0]])
-            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
-            >>> mean, cov = posterior.predict_gradient(jnp.array([[0.5]]))
-            >>> mean.shape, cov.shape
-            ((1, 1), (1, 1, 1))
-        """
-        mean, cov = self._value_and_gradient("predict_gradient", X, block_size)
-        return mean[:, 1:], cov[:, 1:, 1:]
-
-    def predict_value_and_gradient(
-        self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
-    ) -> tuple[Float[Array, "M 1+D"], Float[Array, "M 1+D 1+D"]]:
-        """Mean and covariance of (f, df/dx_0, df/dx_1, ...) at each row, jointly."""
-        return self._value_and_gradient("predict_value_and_gradient", X, block_size)
-
-    def predict_derivatives(
-        self, X: Real[ArrayLike, "M D"], dims: int | Sequence[int]
-    ) -> tuple[Float[Array, " M"], Float[Array, "M M"]]:
-        """Mean and covariance of df/dx_{dims[i]} at X[i], joint over the rows.
-
-        Cost: O(M N^2 + M^2 N).
-        """
-        call = "ConditionedGP.predict_derivatives"
-        X = self._query("predict_derivatives", X)
-        require_derivatives(call, self.kernel, 1)
-        return moments.derivatives(self._conditional(), DerivativeSites(call, X, dims))
-
-    def sample(
-        self, key: PRNGKeyArray, X: Real[ArrayLike, "M D"], n_samples: int = 1
-    ) -> Float[Array, "S M"]:
-        """Joint draws of f(X) | y, exact.
-
-        The draw is defined at these points only; `PathwiseSampler` gives functions. For
-        one key it can be differentiated by the points, the data, the hyperparameters.
-
-        Cost: O(M N^2 + M^3) operations, O(M N + M^2) memory.
-        """
-        n_samples = as_count("ConditionedGP.sample(n_samples=...)", n_samples)
-        X = self._query("sample", X)
-        given, size = self._conditional(), self._rows("sample", X, None)
-        mean = moments.mean(given, X, block_size=size)
-        return draw(key, mean, moments.cov(given, X), n_samples)
-
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
         return _log_marginal(self)
@@ -306,30 +204,6 @@ class ConditionedGP(eqx.Module):
         return Conditional(
             prior.kernel, prior.mean_fn, *where, self.factor, self.weights
         )
-
-    def _query(self, method: str, X: ArrayLike) -> Array:
-        if self.weights.ndim != 1:
-            raise ValueError(
-                f"`ConditionedGP.{method}(X)`: these posteriors are stacked, with "
-                f"leading axes {self.weights.shape[:-1]}. Map over them: "
-                f"`jax.vmap(lambda posterior: posterior.{method}(X))(posteriors)`."
-            )
-        X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
-        return X.astype(common_dtype(X, self.weights))
-
-    def _value_and_gradient(
-        self, method: str, X: ArrayLike, block_size: int | None
-    ) -> tuple[Array, Array]:
-        X = self._query(method, X)
-        require_derivatives(f"ConditionedGP.{method}", self.kernel, 1)
-        size = self._rows(method, X, block_size)
-        size = max(1, size // (1 + X.shape[1]))
-        found = moments.value_and_gradient(self._conditional(), X, block_size=size)
-        return found[:, 0], found[:, 1:]
-
-    def _rows(self, method: str, X: Array, block_size: int | None) -> int:
-        call = f"ConditionedGP.{method}"
-        return block_rows(call, block_size, self.weights.shape[0], X.dtype)
 
 
 @one_step
