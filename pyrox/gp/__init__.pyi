@@ -54,3 +54,7 @@ from ._inference.fit_report import Fit as Fit
 from ._inference.sensitivity import Sensitivity as Sensitivity
 from ._inference.sensitivity import sensitivity as sensitivity
 from ._inference.log_joint import model_log_joint as model_log_joint
+
+from ._decisions.optimize_paths import optimize_paths as optimize_paths
+from ._decisions.optima import PathOptima as PathOptima
+from ._decisions.trust_region import TrustRegion as TrustRegion

@@ -109,12 +109,18 @@ class SumFeatures(AbstractFeatures):
         self, weights: Float[Array, "S F"], X: Float[Array, "N D"]
     ) -> Float[Array, "S N"]:
         """`combine(self, weights, X)`."""
+        shares = self.shares(weights, X.shape[1])
+        return functools.reduce(operator.add, (combine(*pair, X) for pair in shares))
+
+    def shares(
+        self, weights: Float[Array, "S F"], in_size: int
+    ) -> list[tuple[AbstractFeatures, Float[Array, "S f"]]]:
+        """Each map, all waves as one, and the weights of its columns."""
         waves, others = self._split()
         maps = (*waves, *others)
-        ends = np.cumsum([count_columns(phi, X.shape[1]) for phi in maps])
-        shares = jnp.split(weights, ends[:-1], axis=1)
-        values = (combine(*pair, X) for pair in zip(maps, shares, strict=True))
-        return functools.reduce(operator.add, values)
+        ends = np.cumsum([count_columns(phi, in_size) for phi in maps])
+        parts = jnp.split(weights, ends[:-1], axis=1)
+        return list(zip(maps, parts, strict=True))
 
     def columns(self, index: int, in_size: int) -> np.ndarray:
         """Which columns belong to a map."""

@@ -26,10 +26,17 @@ def moving_minimum(
     Cost: P products with the Hessian, one after the other so that memory does not grow
         with P; none of it if nothing is differentiated.
     """
+    return moving_root(jax.grad(objective), found)
+
+
+def moving_root(
+    residual: Callable[[Float[Array, " P"]], Float[Array, " P"]],
+    found: Float[Array, " P"],
+) -> Float[Array, " P"]:
+    """`found`, where the `residual` vanishes, with its derivative by whatever that
+    closes over; its Jacobian must be symmetric, as that of a gradient is."""
     start = jax.lax.stop_gradient(found)
-    return jax.lax.custom_root(
-        jax.grad(objective), start, lambda _, point: point, _tangent
-    )
+    return jax.lax.custom_root(residual, start, lambda _, point: point, _tangent)
 
 
 def _tangent(

@@ -43,6 +43,21 @@ def sobol_normals(
     return jnp.concatenate([normals, beyond], axis=1)
 
 
+def sobol_points(
+    key: PRNGKeyArray, n_points: int, n_columns: int, dtype: np.dtype
+) -> Float[Array, "n d"]:
+    """Points of one scrambled sequence in the open unit cube, columns beyond the table
+    (1024) independent. Cost: O(n d log n)."""
+    key_scramble, key_beyond = jr.split(key)
+    directions = _directions(n_points, 0, n_columns)
+    points = _points(n_points, _scramble(key_scramble, jnp.asarray(directions)))
+    n_beyond = n_columns - points.shape[1]
+    if n_beyond > 0:
+        beyond = jr.bits(key_beyond, (n_points, n_beyond), np.uint32)
+        points = jnp.concatenate([points, beyond], axis=1)
+    return (centres(points, dtype) + 1) / 2
+
+
 @functools.cache
 def _table() -> np.ndarray:
     return np.load(pathlib.Path(__file__).with_name("sobol_directions.npy"))

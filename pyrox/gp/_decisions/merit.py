@@ -1,0 +1,184 @@
+"""What a search of paths goes down: a path in its own units, and its constraints."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from .._numerics.blocks import block_rows
+from .._paths.own_points import rounding_of, values_and_gradients
+from .._paths.path import PathwiseFunction, evaluate
+from .box import Box
+
+_PENALTY = 10.0  # of a squared violation, in units of spreads, while starts race
+
+
+class Values(eqx.Module):
+    """A path and its constraints at some points, as they are."""
+
+    of_path: Float[Array, "S R"]
+    of_constraints: Float[Array, "K S R"]
+
+    @property
+    def violation(self) -> Float[Array, "S R"]:
+        """The largest of the constraints above zero, zero where all hold."""
+        worst = jnp.max(self.of_constraints, axis=0, initial=0)
+        return jnp.where(jnp.isnan(self.of_path), jnp.inf, worst)
+
+
+class Scales(eqx.Module):
+    """The deviation of each function over the box: its own unit."""
+
+    of_path: Float[Array, " S"]
+    of_constraints: Float[Array, "K S"]
+
+
+class Target(eqx.Module):
+    """S paths to be brought low (or high) in a box, where others are at most zero."""
+
+    paths: PathwiseFunction
+    constraints: tuple[PathwiseFunction, ...]
+    box: Box
+    maximize: bool = eqx.field(static=True)
+
+    @property
+    def n_paths(self) -> int:
+        weights = self.paths.feature_weights
+        return weights.size // weights.shape[-1]
+
+    @property
+    def sign(self) -> float:
+        return -1.0 if self.maximize else 1.0
+
+    def astype(self, dtype: DTypeLike) -> "Target":
+        """The same in another width of float."""
+
+        def cast(leaf):
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            return leaf.astype(dtype) if floating else leaf
+
+        return jax.tree.map(cast, self)
+
+    def at_all(self, X: Float[Array, "C D"]) -> Values:
+        """Every path at every point of the box."""
+        return Values(
+            self.sign * _at_all(self.paths, X),
+            _stack([_at_all(path, X) for path in self.constraints], X, self.n_paths),
+        )
+
+    def at_own(self, X: Float[Array, "S R D"]) -> Values:
+        """Each path at points of its own."""
+        values, _ = _at_own(self.paths, X)
+        rest = [_at_own(path, X)[0] for path in self.constraints]
+        return Values(self.sign * values, _stack(rest, X, self.n_paths))
+
+    def rounding(self, X: Float[Array, "C D"], scales: Scales) -> Float[Array, " S"]:
+        """What rounding moves the merit by."""
+        return rounding_of(self.paths, X).reshape(-1) / scales.of_path
+
+
+class Slopes(NamedTuple):
+    """Functions at points of the unit cube and their gradients, in units of their
+    spreads."""
+
+    path: Float[Array, "S R"]
+    constraints: Float[Array, "K S R"]
+    of_path: Float[Array, "S R D"]
+    of_constraints: Float[Array, "K S R D"]
+
+
+def slopes(target: Target, scales: Scales, unit: Float[Array, "S R D"]) -> Slopes:
+    """Of the path and its constraints, at points of each path's own."""
+    box = target.box
+    X = box.inside(unit)
+    # Whole numbers stay where they are.
+    width = jnp.where(box.is_whole(box.width), 0, box.width)[None, None]
+
+    def scaled(path, scale):
+        values, gradients = _at_own(path, X)
+        scale = scale[:, None]
+        return values / scale, gradients * width / scale[..., None]
+
+    value, gradient = scaled(target.paths, target.sign * scales.of_path)
+    pairs = zip(target.constraints, scales.of_constraints, strict=True)
+    rest = [scaled(path, scale) for path, scale in pairs]
+    none = jnp.zeros((0, *value.shape), unit.dtype)
+    above = jnp.stack([c for c, _ in rest]) if rest else none
+    none = jnp.zeros((0, *gradient.shape), unit.dtype)
+    return Slopes(
+        value, above, gradient, jnp.stack([g for _, g in rest]) if rest else none
+    )
+
+
+def merit(
+    target: Target,
+    scales: Scales,
+    multipliers: Float[Array, "K S R"] | None = None,
+    penalty: float = _PENALTY,
+) -> Callable[[Array], tuple[Array, Array]]:
+    """The function of points of the unit cube, (S, R, D), that a search goes down: the
+    path plus the augmented Lagrangian's terms of its constraints, with its gradients
+    (Nocedal & Wright 2006, section 17.3)."""
+
+    def function(unit):
+        here = slopes(target, scales, unit)
+        above = here.constraints
+        known = jnp.zeros_like(above) if multipliers is None else multipliers
+        push = jnp.maximum(known + penalty * above, 0)
+        held = jnp.sum(push**2 - known**2, axis=0) / (2 * penalty)
+        pull = jnp.sum(push[..., None] * here.of_constraints, axis=0)
+        return here.path + held, here.of_path + pull
+
+    return function
+
+
+def spreads(values: Values) -> Scales:
+    """The deviation over candidates; one where a function is level."""
+
+    def spread(x):
+        deviation = jnp.std(x, axis=-1)
+        usable = (deviation > 0) & jnp.isfinite(deviation)
+        return jnp.where(usable, deviation, 1)
+
+    return Scales(spread(values.of_path), spread(values.of_constraints))
+
+
+def ranked(values: Values, scales: Scales) -> Float[Array, "S R"]:
+    """A number that is lower the better a point is to start from: the path where the
+    constraints hold, and above that the violation."""
+    low = values.of_path / scales.of_path[:, None]
+    above = values.of_constraints / scales.of_constraints[..., None]
+    excess = jnp.sum(jnp.maximum(above, 0), axis=0)
+    rank = low + _PENALTY * excess
+    return jnp.where(jnp.isnan(rank), jnp.inf, rank)
+
+
+def is_better(
+    one: tuple[Array, Array], other: tuple[Array, Array]
+) -> Bool[Array, "..."]:
+    """Of two (violation, value): less violation first, then the lower value."""
+    return (one[0] < other[0]) | ((one[0] == other[0]) & (one[1] < other[1]))
+
+
+def _stack(rows: list[Array], X: Array, n_paths: int) -> Array:
+    empty = jnp.zeros((0, n_paths, X.shape[-2]), X.dtype)
+    return jnp.stack(rows) if rows else empty
+
+
+def _at_all(path: PathwiseFunction, X: Array) -> Array:
+    if path.feature_weights.ndim > 2:  # of many draws, one after the other
+        values = jax.lax.map(lambda one: _at_all(one, X), path)
+        return values.reshape(-1, X.shape[0])
+    n_columns = path.feature_weights.shape[-1] + path.update_weights.shape[-1]
+    size = block_rows("optimize_paths", None, n_columns, X.dtype)
+    return evaluate(path, X, block_size=size)
+
+
+def _at_own(path: PathwiseFunction, X: Array) -> tuple[Array, Array]:
+    lead = path.feature_weights.shape[:-1]
+    own = X.reshape(*lead, *X.shape[1:])
+    found = values_and_gradients(path, own)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), found)
