@@ -1,0 +1,92 @@
+"""BoTorch's half of `benchmarks.thompson`: paths minimised by its own optimiser."""
+
+import time
+import warnings
+
+import numpy as np
+import torch
+from botorch.models import SingleTaskGP
+from botorch.models.deterministic import MatheronPathModel
+from botorch.utils.sampling import optimize_posterior_samples
+from gpytorch.kernels import MaternKernel, ScaleKernel
+from gpytorch.means import ZeroMean
+
+from .path_problem import PathArrays
+
+
+def fixed_model(
+    X: np.ndarray,
+    y: np.ndarray,
+    variance: float,
+    lengthscale: np.ndarray,
+    noise_var: float,
+) -> SingleTaskGP:
+    """A Matern-5/2 process with these hyperparameters and no mean, nothing scaled."""
+    inputs, targets = torch.as_tensor(X), torch.as_tensor(y)[:, None]
+    kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=X.shape[1])).double()
+    kernel.outputscale = float(variance)
+    kernel.base_kernel.lengthscale = torch.tensor(lengthscale)
+    model = SingleTaskGP(
+        inputs,
+        targets,
+        torch.full_like(targets, noise_var),
+        covar_module=kernel,
+        mean_module=ZeroMean(),
+        outcome_transform=None,
+    )
+    return model.eval()
+
+
+def own_paths(model: SingleTaskGP, n_paths: int, seed: int) -> MatheronPathModel:
+    """Paths that BoTorch draws, 1024 features."""
+    with torch.no_grad():
+        return MatheronPathModel(
+            model, torch.Size([n_paths]), ensemble_as_batch=True, seed=seed
+        )
+
+
+def taken_up(arrays: PathArrays) -> MatheronPathModel:
+    """Paths that pyrox drew, as paths of BoTorch: its classes and its arithmetic with
+    other numbers in them."""
+    zeros = np.zeros(len(arrays.anchors))
+    model = fixed_model(arrays.anchors, zeros, arrays.variance, arrays.lengthscale, 1.0)
+    paths = own_paths(model, len(arrays.cosine), seed=0)
+    prior, update = paths._path["prior_paths"], paths._path["update_paths"]
+    turn = arrays.frequencies @ arrays.origin
+    # cos(a - t) and sin(a - t) in terms of cos(a) and sin(a).
+    cosine = arrays.cosine * np.cos(turn) - arrays.sine * np.sin(turn)
+    sine = arrays.cosine * np.sin(turn) + arrays.sine * np.cos(turn)
+    weights = np.concatenate([sine, cosine], axis=1)
+    weights *= (len(turn) / arrays.variance) ** 0.5  # it scales its features itself
+    _put(prior.feature_map.weight, arrays.frequencies * arrays.lengthscale)
+    _put(prior.weight, weights)
+    _put(update.weight, arrays.update)
+    return paths
+
+
+def _put(there: torch.Tensor, numbers: np.ndarray) -> None:
+    if there.shape != numbers.shape:
+        raise ValueError(f"BoTorch holds {tuple(there.shape)}. Got {numbers.shape}.")
+    there.data.copy_(torch.tensor(numbers))
+
+
+def values(paths: MatheronPathModel, X: np.ndarray) -> np.ndarray:
+    """(S, n)."""
+    with torch.no_grad():
+        return paths(torch.as_tensor(X)).squeeze(-1).numpy()
+
+
+def minimised(
+    paths: MatheronPathModel, bounds: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Minimisers (S, D), minima (S,) and seconds, by BoTorch's defaults."""
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        X, found = optimize_posterior_samples(
+            paths, torch.as_tensor(bounds), sample_transform=torch.neg
+        )
+    seconds = time.perf_counter() - start
+    found = found.detach().numpy().reshape(len(X))
+    return X.detach().numpy(), found, seconds
