@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.stats import qmc
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def dense_search(
     values = np.concatenate(
         [arrays.values(rows) for rows in np.array_split(candidates, 32)], axis=1
     )
-    neighbours = cKDTree(candidates).query(candidates, k=2 * in_size + 1)[1][:, 1:]
+    _, nearest = KDTree(candidates).query(candidates, k=2 * in_size + 1)
+    neighbours = np.asarray(nearest)[:, 1:]  # the first is the point itself
     found = [
         _descend(arrays, s, candidates[_starts(values[s], neighbours, n_starts)])
         for s in range(len(values))

@@ -1,15 +1,23 @@
-"""BoTorch's half of `benchmarks.thompson`: paths minimised by its own optimiser."""
+"""BoTorch's half of `benchmarks.thompson`: paths minimised by its own optimiser, and
+loops of Bayesian optimisation as its manual writes them."""
 
+import os
 import time
 import warnings
 
 import numpy as np
 import torch
+from botorch.acquisition.logei import qLogExpectedImprovement
+from botorch.acquisition.utils import get_optimal_samples
+from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.deterministic import MatheronPathModel
+from botorch.models.transforms import Normalize, Standardize
+from botorch.optim import optimize_acqf
 from botorch.utils.sampling import optimize_posterior_samples
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.means import ZeroMean
+from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from .path_problem import PathArrays
 
@@ -22,10 +30,10 @@ def fixed_model(
     noise_var: float,
 ) -> SingleTaskGP:
     """A Matern-5/2 process with these hyperparameters and no mean, nothing scaled."""
-    inputs, targets = torch.as_tensor(X), torch.as_tensor(y)[:, None]
+    inputs, targets = torch.tensor(X), torch.tensor(y)[:, None]
     kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=X.shape[1])).double()
     kernel.outputscale = float(variance)
-    kernel.base_kernel.lengthscale = torch.tensor(lengthscale)
+    kernel.base_kernel.lengthscale = torch.tensor(np.array(lengthscale))
     model = SingleTaskGP(
         inputs,
         targets,
@@ -76,6 +84,25 @@ def values(paths: MatheronPathModel, X: np.ndarray) -> np.ndarray:
         return paths(torch.as_tensor(X)).squeeze(-1).numpy()
 
 
+def use_quickest_threads(paths: MatheronPathModel, in_size: int) -> int:
+    """One thread or one for each core, whichever is the quicker to give this machine
+    values and slopes of the paths: on a busy one, many wait for each other."""
+    X = torch.rand(*paths.sample_shape, 20, in_size, dtype=torch.float64)
+    seconds = {}
+    for n in (os.cpu_count() or 1, 1):
+        torch.set_num_threads(n)
+        runs = []
+        for _ in range(3):
+            start = time.perf_counter()
+            points = X.clone().requires_grad_(True)
+            paths(points).sum().backward()
+            runs.append(time.perf_counter() - start)
+        seconds[n] = min(runs)
+    quickest = min(seconds, key=lambda n: seconds[n])
+    torch.set_num_threads(quickest)
+    return quickest
+
+
 def minimised(
     paths: MatheronPathModel, bounds: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -90,3 +117,51 @@ def minimised(
     seconds = time.perf_counter() - start
     found = found.detach().numpy().reshape(len(X))
     return X.detach().numpy(), found, seconds
+
+
+def fitted(X: np.ndarray, y: np.ndarray, bounds: np.ndarray) -> SingleTaskGP:
+    """BoTorch's default kernel and priors, of -y: it maximises."""
+    inputs, targets = torch.tensor(X), -torch.tensor(y)[:, None]
+    model = SingleTaskGP(
+        inputs,
+        targets,
+        input_transform=Normalize(X.shape[1], bounds=torch.tensor(bounds)),
+        outcome_transform=Standardize(1),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that is tried again
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    return model.eval()
+
+
+class Thompson:
+    """The optima of q paths of a model that is refitted each time it is asked."""
+
+    def __init__(self, bounds: np.ndarray, q: int, seed: int):
+        self.bounds, self.q = bounds, q
+        torch.manual_seed(seed)
+
+    def __call__(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
+        model = fitted(X, y, self.bounds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found, _ = get_optimal_samples(model, torch.tensor(self.bounds), self.q)
+        return found.detach().numpy().reshape(self.q, -1)
+
+
+class LogEI(Thompson):
+    """q points jointly; restarts and samples as in BoTorch's own closed loop."""
+
+    def __call__(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
+        model = fitted(X, y, self.bounds)
+        improvement = qLogExpectedImprovement(model, best_f=float((-y).max()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found, _ = optimize_acqf(
+                improvement,
+                torch.tensor(self.bounds),
+                q=self.q,
+                num_restarts=10,
+                raw_samples=512,
+            )
+        return found.detach().numpy()
