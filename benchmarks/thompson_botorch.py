@@ -32,7 +32,7 @@ def fixed_model(
     """A Matern-5/2 process with these hyperparameters and no mean, nothing scaled."""
     inputs, targets = torch.tensor(X), torch.tensor(y)[:, None]
     kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=X.shape[1])).double()
-    kernel.outputscale = float(variance)
+    kernel.outputscale = torch.tensor(float(variance), dtype=torch.float64)
     kernel.base_kernel.lengthscale = torch.tensor(np.array(lengthscale))
     model = SingleTaskGP(
         inputs,

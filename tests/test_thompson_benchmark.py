@@ -1,11 +1,14 @@
 """The benchmark of Thompson sampling: its problems, its reference minima, its verdicts.
 BoTorch's half needs the libraries of the extra `bench` and runs where they are."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from benchmarks import path_problem, thompson_paths, thompson_regret
 from benchmarks.objectives import OBJECTIVES
+from pyrox.gp import GPPrior, Matern
 
 pytestmark = pytest.mark.exhaustive
 
@@ -92,6 +95,24 @@ def test_botorch_takes_up_the_same_functions(problem):
     X, wanted = points(2), np.asarray(problem.paths(points(2)))
     same = theirs.taken_up(problem.arrays)
     np.testing.assert_allclose(theirs.values(same, X), wanted, atol=1e-10)
+    larger = dataclasses.replace(problem.arrays, variance=np.array(2.3))
+    values = theirs.values(theirs.taken_up(larger), X)
+    np.testing.assert_allclose(values, larger.values(X), atol=1e-10)
     found, values, _ = theirs.minimised(same, problem.bounds, 0)
     assert found.shape == (4, 2)
     assert (values <= wanted.min(axis=1)).all()
+
+
+def test_botorch_draws_from_the_same_posterior(problem, x64):
+    """Means over 4000 paths within 5 standard errors: a false alarm in 10^5 runs. Their
+    spread has the error of their features, up to a half of it near the data."""
+    theirs = pytest.importorskip("benchmarks.thompson_botorch", exc_type=ImportError)
+    scale = path_problem.lengthscales(2, 0)
+    fixed = (path_problem.VARIANCE, scale, path_problem.NOISE_VAR)
+    model = theirs.fixed_model(problem.X, problem.y, *fixed)
+    prior = GPPrior(Matern(2.5, path_problem.VARIANCE, scale), problem.X)
+    posterior = prior.condition(problem.y, path_problem.NOISE_VAR)
+    X = points(2)
+    drawn = theirs.values(theirs.own_paths(model, 4000, 0), X)
+    apart = np.abs(drawn.mean(axis=0) - np.asarray(posterior.predict_mean(X)))
+    assert (apart < 5 * drawn.std(axis=0) / np.sqrt(4000)).all()
