@@ -36,14 +36,12 @@ def main() -> None:
 def _paths(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
     from . import thompson_paths
 
-    records = []
+    records, names = [], [side for side in options.sides if side != "random"]
     for in_size, n in thompson_paths.SIZES:
         if options.only and options.only != f"{in_size},{n}":
             continue
         for seed in options.seeds or range(5):
-            records += thompson_paths.measure(
-                in_size, n, seed, options.sides, options.keep
-            )
+            records += thompson_paths.measure(in_size, n, seed, names, options.keep)
     return records, thompson_paths.table(records)
 
 
