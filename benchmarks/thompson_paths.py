@@ -77,7 +77,7 @@ def _best(
     path = kept / f"{name}.npz" if kept else None
     if path and path.exists():
         with np.load(path) as stored:
-            same = np.array_equal(stored["path_update"], arrays.update)
+            same = np.allclose(stored["path_update"], arrays.update, atol=1e-6)
             dense = stored["best"] if same else None
     else:
         dense = None
