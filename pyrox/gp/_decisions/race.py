@@ -18,7 +18,7 @@ from .._numerics import boxed
 # (S, R, D) points of the unit cube to values (S, R) and gradients (S, R, D).
 Merit = Callable[[Array], tuple[Array, Array]]
 # Turns of a group, of the pool of the best, and of a search that is to converge.
-_FIRST_TURNS, _POOL_TURNS, _MOST_TURNS = 3, 8, 80
+_FIRST_TURNS, _POOL_TURNS, _MOST_TURNS = 4, 8, 80
 _POOL = 32  # searches at a time for each function
 
 

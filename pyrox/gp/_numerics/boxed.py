@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 _DECREASE = 1e-4  # of what the slope promises (Nocedal & Wright 2006, section 3.1)
-_FIRST_STEP = 0.05  # of the box's width, before anything is known of the curvature
+_FIRST_STEP = 0.15  # of the box's width, before anything is known of the curvature
 _MOST_TRIALS = 12
+_NEAR = 0.01  # of a bound
 
 # (P, D) points to their values (P,) and gradients (P, D).
 Objective = Callable[[Array], tuple[Array, Array]]
@@ -44,15 +45,14 @@ class Descent(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, " P"]:
-        """The largest slope along which a problem could still go down."""
-        return jnp.max(jnp.abs(_free(self.point, self.gradient)), axis=1)
+        """How far a step down the gradient leads within the box, along one axis."""
+        return jnp.max(jnp.abs(_projected(self.point, self.gradient)), axis=1)
 
     def converged(self, tolerance: float) -> Bool[Array, " P"]:
         """Whether that is within the tolerance, or what is left to gain, by the
         curvature that was learnt, drowns in rounding."""
-        free = _free(self.point, self.gradient)
         newton = _direction(self.point, self.gradient, self.inverse)
-        gain = -0.5 * jnp.sum(newton * free, axis=1)
+        gain = -0.5 * jnp.sum(newton * self.gradient, axis=1)
         level = ~self.is_first & (gain <= self.rounding)
         finite = jnp.isfinite(self.value)
         return finite & ((self.residual <= tolerance) | level)
@@ -130,7 +130,8 @@ def _turn(objective: Objective, s: Descent, going: Bool[Array, " P"]) -> Descent
     identity = jnp.eye(point.shape[1], dtype=point.dtype)[None]
     again = failed & ~s.is_first & ~fresh
     inverse = jnp.where(again[:, None, None], identity, inverse)
-    newton = jnp.where(again[:, None], _downhill(point, here), newton)
+    unknown = is_first | again  # nothing of the curvature
+    newton = jnp.where(unknown[:, None], _downhill(point, here), newton)
     turned = reached | again
     return Descent(
         point=point,
@@ -143,7 +144,7 @@ def _turn(objective: Objective, s: Descent, going: Bool[Array, " P"]) -> Descent
         ),
         n_trials=jnp.where(turned, 0, s.n_trials + going.astype(jnp.int32)),
         stuck=s.stuck | (failed & (s.is_first | fresh)),
-        is_first=is_first | again,
+        is_first=unknown,
         rounding=s.rounding,
         n_turns=s.n_turns + 1,
     )
@@ -154,32 +155,45 @@ def chosen(search: Descent, index: Int[Array, " Q"]) -> Descent:
     return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim else leaf, search)
 
 
-def _free(point: Array, gradient: Array) -> Array:
-    """The gradient without what would lead out of the box."""
-    held = ((point <= 0) & (gradient > 0)) | ((point >= 1) & (gradient < 0))
-    return jnp.where(held, 0, gradient)
+def _projected(point: Array, gradient: Array) -> Array:
+    """A step down the gradient, as far as the box allows."""
+    return jnp.clip(point - gradient, 0, 1) - point
 
 
 def _direction(point: Array, gradient: Array, inverse: Array) -> Array:
-    """Newton's among the free variables; where that leads up, steepest descent."""
-    free = _free(point, gradient)
-    newton = -jnp.einsum("pij,pj->pi", inverse, free)
-    newton = jnp.where(free == 0, 0, newton)
+    """To the bound where that is near and downhill, Newton's among the other variables;
+    where that leads up, steepest descent.
+
+    What is near a bound must not wait until it is there, or each turn would add one
+    variable to those that are held (Bertsekas 1982, section 2).
+    """
+    step = _projected(point, gradient)
+    reach = jnp.minimum(_NEAR, jnp.max(jnp.abs(step), axis=1, keepdims=True))
+    to_bound = jnp.where(gradient > 0, -point, 1 - point)
+    held = (gradient != 0) & (jnp.abs(to_bound) <= reach)
+    free = jnp.where(held, 0, gradient)
+    newton = jnp.where(held, to_bound, -jnp.einsum("pij,pj->pi", inverse, free))
     descends = jnp.sum(newton * free, axis=1) < 0
+    descends = descends | (jnp.sum(free**2, axis=1) == 0)
     return jnp.where(descends[:, None], newton, _downhill(point, gradient))
 
 
 def _downhill(point: Array, gradient: Array) -> Array:
     """Steepest descent, of the length of a first step."""
-    free = _free(point, gradient)
-    size = jnp.max(jnp.abs(free), axis=1, keepdims=True)
-    return -_FIRST_STEP * free / jnp.where(size > 0, size, 1)
+    step = _projected(point, gradient)
+    size = jnp.max(jnp.abs(step), axis=1, keepdims=True)
+    return _FIRST_STEP * step / jnp.where(size > 0, size, 1)
 
 
 def _learnt(
     s: Descent, moved: Array, change: Array, reached: Array
 ) -> tuple[Array, Array]:
-    """The inverse Hessian after a step (Nocedal & Wright 2006, eqs. 6.17 and 6.20)."""
+    """The inverse Hessian after a step (Nocedal & Wright 2006, eqs. 6.17 and 6.20).
+
+    Of variables that a bound held nothing is learnt: the block of the others is then
+    their own inverse Hessian, not a block of the inverse of the whole one.
+    """
+    change = jnp.where(moved == 0, 0, change)
     curvature = jnp.sum(moved * change, axis=1)
     squared = jnp.sum(change**2, axis=1)
     tiny = jnp.finfo(moved.dtype).eps * jnp.sqrt(squared * jnp.sum(moved**2, axis=1))
