@@ -85,7 +85,11 @@ def test_updates_are_zero_where_nothing_was_observed():
     weights = np.asarray(paths.update_weights)
     assert not weights[:, ~SEEN].any() and weights[:, SEEN].all()
     assert np.abs(np.asarray(paths.domain)).max() < 3  # around the data, not FAR
-    # The certificate leaves them out, too.
+
+
+@pytest.mark.exhaustive
+def test_the_certificate_leaves_them_out():
+    paths = PathwiseSampler(among(), N_FEATURES).sample_paths(jr.key(0), 3)
     found, cov = diagnose(paths, CASE.queries), ALONE.exact().cov(CASE.queries)
     np.testing.assert_allclose(found.exact_sd, np.sqrt(np.diag(cov)), atol=1e-12)
     assert found.mean_error < 1e-9

@@ -64,10 +64,11 @@ def how_many(
 
 
 def kept(x: Any, observed: Bool[Array, " N"] | None) -> Any:
-    """The rows of `x` that were observed, or all where that is not known."""
+    """The rows of `x` that were observed, or all where that is not known; by NumPy,
+    which compiles no program for their number."""
     if observed is None or is_traced(observed):
         return x
-    return x[np.asarray(observed)]
+    return (x if is_traced(x) else np.asarray(x))[np.asarray(observed)]
 
 
 def said(sentence: str, observed: Bool[Array, " N"] | None) -> str:
