@@ -61,12 +61,20 @@ def as_float(x: ArrayLike, call: str = "") -> Float[Array, "..."]:
     dtype = x.dtype.newbyteorder("=") if floating else jnp.result_type(float)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     if isinstance(x, np.ndarray):
-        # A copy that nobody changes later; `jnp.asarray` compiles a program a shape.
-        # It stays known where a function is traced, and is checked at once there, too.
-        with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # inf: below
-            return jax.device_put(np.array(x, dtype))
+        with np.errstate(over="ignore"):  # inf: below
+            return placed(np.array(x, dtype))
     ready = x.dtype == dtype and not getattr(x, "weak_type", False)
     return x if ready else jnp.asarray(x, dtype=dtype)
+
+
+def placed(x: np.ndarray | Array) -> Array:
+    """`x`, which nobody changes later, as an array of JAX's, without the program a
+    shape that `jnp.asarray` compiles. It stays known where a function is traced, and is
+    checked at once there, too."""
+    if not isinstance(x, np.ndarray):
+        return x
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(x)
 
 
 def as_points(X: ArrayLike, call: str = "") -> Float[Array, "..."]:

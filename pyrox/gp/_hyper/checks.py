@@ -20,6 +20,7 @@ from .arrays import (
     as_numbers,
     as_points,
     is_traced,
+    placed,
     require_single,
     require_varying,
 )
@@ -220,11 +221,50 @@ def as_inputs(
     return require_finite(X, call, at_run_time=at_run_time)
 
 
+def as_observed(
+    call: str, observed: ArrayLike | None, n_data: int
+) -> Bool[Array, " N"] | None:
+    """Which of N values were observed, as booleans of shape (N,); None is all."""
+    if observed is None:
+        return None
+    mask = as_numbers(observed, call)
+    mask = mask.copy() if isinstance(mask, np.ndarray) else mask
+    if mask.dtype != bool:
+        raise ValueError(
+            f"`{call}` must be booleans, True where a value was observed. Got "
+            f"{mask.dtype}. Pass `observed == 1` of ones and zeros, "
+            f"`np.isin(np.arange({n_data}), rows)` of the numbers of rows."
+        )
+    if mask.shape != (n_data,):
+        raise ValueError(
+            f"`{call}` must have shape ({n_data},). Got {mask.shape}. Pass one boolean "
+            f"for each of the {n_data} rows of X."
+        )
+    return placed(mask)
+
+
+def where_observed(
+    observed: Bool[Array, " N"] | None, x: Any, other: float
+) -> np.ndarray | Array:
+    """`x` with `other` in the rows that were not observed, whatever is there; by NumPy,
+    which compiles nothing, if all of it is known."""
+    if observed is None or x.shape != observed.shape:
+        return x
+    if is_traced(x) or is_traced(observed):
+        return jnp.where(observed, x, jnp.full_like(x, other))
+    return np.where(np.asarray(observed), x, np.asarray(other, x.dtype))
+
+
 def as_values(
-    call: str, y: ArrayLike, n_data: int, *, at_run_time: bool = True
+    call: str,
+    y: ArrayLike,
+    n_data: int,
+    *,
+    observed: Bool[Array, " N"] | None = None,
+    at_run_time: bool = True,
 ) -> Float[Array, " N"]:
-    """`y` as finite floats of shape (N,)."""
-    given = as_numbers(y, call)
+    """`y` as finite floats of shape (N,), zero where it was not observed."""
+    given = where_observed(observed, as_numbers(y, call), 0)
     y = as_float(given, call)
     if y.shape != (n_data,):
         fix = (
@@ -234,14 +274,24 @@ def as_values(
         )
         raise ValueError(f"`{call}` must have shape ({n_data},). Got {y.shape}. {fix}")
     require_single(call, given)
-    require_varying(call, given, y.dtype)
+    if observed is None:
+        require_varying(call, given, y.dtype)
+    elif not is_traced(given):  # which is known only if the rows are
+        require_varying(call, given[np.asarray(observed)], y.dtype)
     return require_finite(y, call, at_run_time=at_run_time)
 
 
 def as_noise(
-    call: str, noise_var: ArrayLike, n_data: int, *, at_run_time: bool = True
+    call: str,
+    noise_var: ArrayLike,
+    n_data: int,
+    *,
+    observed: Bool[Array, " N"] | None = None,
+    at_run_time: bool = True,
 ) -> Float[Array, "..."]:
-    """`noise_var` as positive finite variances of shape () or (N,)."""
+    """`noise_var` as positive finite variances of shape () or (N,), one where no value
+    was observed."""
+    noise_var = where_observed(observed, as_numbers(noise_var, call), 1)
     noise_var = as_float(noise_var, call)
     require_single(call, noise_var)
     if noise_var.shape not in ((), (n_data,)):

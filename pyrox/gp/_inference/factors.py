@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
 from .._hyper.parameters import (
@@ -92,6 +92,8 @@ def gp_factor(
     y: Real[ArrayLike, " N"],
     noise_var: Real[ArrayLike, "..."],
     derivatives: Derivatives | None = None,
+    *,
+    observed: Bool[ArrayLike, " N"] | None = None,
 ) -> GPPrior:
     """Adds log p(y | X) with the function integrated out to a NumPyro model.
 
@@ -104,6 +106,7 @@ def gp_factor(
         y: observed values.
         noise_var: variance of the noise, () or (N,); a number or a sampled value.
         derivatives: observed partial derivatives, with noise of their own.
+        observed: which of the values were, see `GPPrior.condition`.
 
     Returns:
         `prior` with values for its hyperparameters, ready for `condition`.
@@ -135,7 +138,8 @@ def gp_factor(
             "and a likelihood with `obs=y`, which may be None."
         )
     prior = resolved(prior, prior.X)
-    add_factor(name, prior.log_marginal_likelihood(y, noise_var, derivatives))
+    data = y, noise_var, derivatives
+    add_factor(name, prior.log_marginal_likelihood(*data, observed=observed))
     return prior
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
 
 from .._hyper.checks import as_count, is_traced, require_ok
@@ -35,6 +35,7 @@ def fit(
     noise_var: Real[ArrayLike, "..."],
     derivatives: Derivatives | None = None,
     *,
+    observed: Bool[ArrayLike, " N"] | None = None,
     fixed: Sequence[str] = (),
     noise_prior: Distribution | None = None,
     n_starts: int | None = None,
@@ -54,6 +55,8 @@ def fit(
         y: observed values.
         noise_var: variance of the noise, trained if it is one; one a datum is known.
         derivatives: observed partial derivatives, with known noise of their own.
+        observed: which of the values were; it is as if the others were not there. See
+            `GPPrior.condition`.
         fixed: names of what stays: `"RBF.variance"`, `"noise_var"`, `"mean_fn"`.
         noise_prior: a distribution over `noise_var`.
         n_starts: how many; the highest density wins. The first is from the values as
@@ -73,7 +76,8 @@ def fit(
 
     Raises:
         ValueError: what `GPPrior.condition` raises; names that are not there; a start
-            outside the support of its prior; no start that has a density.
+            outside the support of its prior; no start that has a density; nothing that
+            was observed.
 
     Cost: 1.1 to 1.3 times log p(y | X) and its gradient for each step.
 
@@ -88,7 +92,8 @@ def fit(
         >>> bool(found.converged), f"{found.prior.kernel.lengthscale:.2f}"
         (True, '0.20')
     """
-    problem = as_problem(prior, y, noise_var, derivatives, fixed, noise_prior)
+    data = y, noise_var, derivatives
+    problem = as_problem(prior, *data, fixed, noise_prior, observed)
     task = _as_task(problem, n_starts, key, max_steps, tolerance)
     begun = begin_first(problem)
     # Unknown until a program runs: a value, or all that is computed here.
@@ -145,7 +150,9 @@ def _result(task: Task, runs: Runs, *, differentiable: bool) -> Fit:
     best, starts = _best(problem, runs, tolerance, differentiable)
     sentence = no_density(runs.value.shape[0], problem.y.dtype)
     noise_var = require_ok(best.noise_var, best.has_density, sentence)
-    posterior = best.prior.condition(problem.y, noise_var, problem.derivatives)
+    posterior = best.prior.condition(
+        problem.y, noise_var, problem.derivatives, observed=problem.observed
+    )
     likelihood, alone, only_noise = beside_noise(posterior, NOISE in problem.fixed)
     return Fit(
         posterior=posterior,

@@ -7,10 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 from numpyro.distributions import Delta, Distribution
 
-from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
+from .._hyper.checks import (
+    as_noise,
+    as_observed,
+    as_values,
+    common_dtype,
+    is_traced,
+    require_ok,
+)
 from .._hyper.parameters import describe, modules, raise_if_ambiguous, require_valid
 from .._posterior.derivatives import Derivatives, checked
 from .._posterior.exact import GPPrior
@@ -26,6 +33,7 @@ def as_problem(
     derivatives: Derivatives | None,
     fixed: Sequence[str],
     noise_prior: Distribution | None,
+    observed: ArrayLike | None = None,
 ) -> Problem:
     """The problem in the float type of the data, with its priors apart."""
     if not isinstance(prior, GPPrior):
@@ -35,8 +43,10 @@ def as_problem(
         )
     fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
     n = prior.X.shape[0]
-    y = as_values("fit(y=...)", y, n)
-    noise_var = as_noise("fit(noise_var=...)", noise_var, n)
+    seen = as_observed("fit(observed=...)", observed, n)
+    y = as_values("fit(y=...)", y, n, observed=seen)
+    noise_var = as_noise("fit(noise_var=...)", noise_var, n, observed=seen)
+    y = _require_data(y, derivatives, seen)
     derivatives = checked("fit", derivatives, prior.kernel, prior.X)
     y = require_valid("fit", prior, y)
     prior, priors = without_priors(prior)
@@ -58,7 +68,21 @@ def as_problem(
     prior = with_mean_read(_with_mean_of(dtype, prior), prior.X)
     y, noise_var = y.astype(dtype), noise_var.astype(dtype)
     derivatives = jax.tree.map(lambda leaf: leaf.astype(dtype), derivatives)
-    return Problem(prior, y, noise_var, derivatives, priors, fixed)
+    return Problem(prior, y, noise_var, derivatives, priors, fixed, seen)
+
+
+def _require_data(
+    y: Array, derivatives: Derivatives | None, observed: Array | None
+) -> Array:
+    if observed is None or derivatives is not None:
+        return y
+    sentence = (
+        "`fit(observed=...)` must be True somewhere: there is nothing to fit to. Got "
+        "no value that was observed. Pass data, or keep the prior as it is."
+    )
+    known = observed if is_traced(observed) else np.asarray(observed)
+    some: Any = known.any()
+    return require_ok(y, some, sentence)
 
 
 def _with_mean_of(dtype: np.dtype, prior: GPPrior) -> GPPrior:

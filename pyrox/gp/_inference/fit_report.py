@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._hyper.checks import is_traced
 from .._posterior.exact import ConditionedGP, GPPrior
 from .._posterior.mean import own_arrays
+from .._posterior.missing import how_many, kept
 from .trained import MEAN, NOISE, named_values
 
 
@@ -111,7 +112,8 @@ def _headline(found: Fit) -> list[str]:
 def _data(found: Fit) -> str:
     derivatives = found.posterior.derivatives
     m = 0 if derivatives is None else derivatives.values.size
-    return f"{found.posterior.y.size} data" + (f" and {m} derivatives" if m else "")
+    n = int(how_many(found.posterior.observed, found.posterior.y))
+    return f"{n} data" + (f" and {m} derivatives" if m else "")
 
 
 def _verdict(found: Fit) -> list[str]:
@@ -128,7 +130,10 @@ def _verdict(found: Fit) -> list[str]:
 
 def _values(found: Fit) -> list[str]:
     values = [(n, np.asarray(value)) for n, value in named_values(found.prior)]
-    values.append((NOISE, np.asarray(found.noise_var)))
+    noise_var = np.asarray(found.noise_var)
+    if noise_var.ndim:
+        noise_var = kept(noise_var, found.posterior.observed)
+    values.append((NOISE, noise_var))
     arrays = [
         np.ravel(leaf) for leaf in jax.tree.leaves(own_arrays(found.prior.mean_fn))
     ]

@@ -11,6 +11,7 @@ from .._hyper.unchecked import jit
 from .._posterior.derivatives import observe, sites_of, with_derivatives
 from .._posterior.exact import ConditionedGP
 from .._posterior.mean import mean_at
+from .._posterior.missing import how_many, in_use, only, with_sites
 
 # How much log density is nothing: a part of this for each datum, one for all of them.
 _A_DATUM, _IN_ALL = 1e-3, 1.0
@@ -40,18 +41,26 @@ def beside_noise(posterior: ConditionedGP, is_fixed: bool) -> Beside:
     likelihood = posterior.log_marginal_likelihood()
     residual = _residual(posterior)
     alone = _log_density(posterior, residual, is_fixed)
-    n, size = posterior.y.shape[0], residual.shape[0]
-    nothing = min(_A_DATUM * size, _IN_ALL)
+    n, seen = posterior.y.shape[0], posterior.observed
+    every = with_sites(seen, sites_of(posterior.derivatives))
+    nothing = _nothing(how_many(every, residual))
     data = posterior.y, posterior.noise_var, posterior.derivatives
     added = with_derivatives(*data)[1] + posterior.jitter_var
     # K w, for (K + added) w = residual.
     fitted = residual - added * posterior.weights
-    moves = jnp.concatenate([fitted[:n] - jnp.mean(fitted[:n]), fitted[n:]])
+    level = jnp.mean(fitted[:n], where=seen)
+    moves = only(every, jnp.concatenate([fitted[:n] - level, fitted[n:]]))
     # Of a level that is far above the noise, the digits that are lost.
     lost = 8 * jnp.finfo(fitted.dtype).eps * jnp.max(jnp.abs(residual))
-    seen = jnp.sum(jnp.where(jnp.abs(moves) <= lost, 0, moves) ** 2 / added) / 2
-    is_noise = ~(likelihood > alone + nothing) | ~(seen > nothing)
+    moved = jnp.sum(jnp.where(jnp.abs(moves) <= lost, 0, moves) ** 2 / added) / 2
+    is_noise = ~(likelihood > alone + nothing) | ~(moved > nothing)
     return Beside(likelihood, alone, is_noise)
+
+
+def _nothing(n: int | Float[Array, ""]) -> float | Float[Array, ""]:
+    """How much log density of `n` data is nothing."""
+    least = min if isinstance(n, int) else jnp.minimum
+    return least(_A_DATUM * n, _IN_ALL)
 
 
 def _log_density(
@@ -60,26 +69,29 @@ def _log_density(
     """Of the best variance. Known noise may grow, by as much for all values, since a
     kernel can add that, but not shrink. The noise of derivatives is as given."""
     n, noise_var = posterior.y.shape[0], posterior.noise_var
-    values, slopes = residual[:n], residual[n:]
-    square = jnp.mean(values**2)
+    values, slopes, seen = residual[:n], residual[n:], posterior.observed
+    square = jnp.mean(values**2, where=seen)
     if noise_var.ndim:
-        best = _best_increase(values, noise_var, square)
+        best = _best_increase(values, noise_var, square, seen)
     else:
         least = noise_var if is_fixed else jnp.finfo(square.dtype).tiny
-        best = jnp.sum(_log_normal(values, jnp.maximum(square, least)))
+        best = jnp.sum(_log_normal(values, jnp.maximum(square, least)), where=seen)
     if posterior.derivatives is None:
         return best
     return best + jnp.sum(_log_normal(slopes, posterior.derivatives.noise_var))
 
 
 def _best_increase(
-    values: Float[Array, " N"], noise_var: Float[Array, " N"], square: Float[Array, ""]
+    values: Float[Array, " N"],
+    noise_var: Float[Array, " N"],
+    square: Float[Array, ""],
+    seen: Bool[Array, " N"] | None,
 ) -> Float[Array, ""]:
     """The highest log density, over what is added to all variances."""
 
     def densities(extra):
         variances = noise_var[None, :] + extra[:, None]
-        return jnp.sum(_log_normal(values[None, :], variances), axis=1)
+        return jnp.sum(only(seen, _log_normal(values[None, :], variances)), axis=1)
 
     steps, gap = np.linspace(-14, 0, _N_VARIANCES, retstep=True)
     extra = square * jnp.exp(jnp.asarray(steps, square.dtype))
@@ -93,8 +105,9 @@ def _residual(posterior: ConditionedGP) -> Float[Array, " U"]:
     """What was observed, less the mean."""
     prior, derivatives = posterior.prior, posterior.derivatives
     values, _ = with_derivatives(posterior.y, posterior.noise_var, derivatives)
-    sites = sites_of(derivatives)
-    return values - observe(lambda X: mean_at(prior.mean_fn, X), prior.X, sites)
+    sites, X = sites_of(derivatives), in_use(prior.X, posterior.observed)
+    residual = values - observe(lambda X: mean_at(prior.mean_fn, X), X, sites)
+    return only(with_sites(posterior.observed, sites), residual)
 
 
 def _log_normal(x: Array, variance: Array) -> Array:

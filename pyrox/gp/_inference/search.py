@@ -116,7 +116,8 @@ def _is_noise(problem: Problem, vector: Array) -> Bool[Array, ""]:
     """Whether the hyperparameters in `vector` explain nothing beyond noise; so they do
     where they have no density."""
     prior, noise_var = from_vector(problem, vector)
-    posterior, _ = conditioned(prior, problem.y, noise_var, problem.derivatives)
+    data = problem.y, noise_var, problem.derivatives, problem.observed
+    posterior, _ = conditioned(prior, *data)
     return beside_noise(posterior, NOISE in problem.fixed).is_noise
 
 
@@ -124,7 +125,7 @@ def _search(task: Task, search: Search, start: int, progress: bool) -> Runs:
     problem, _, tolerance, most_steps, n_starts, as_needed = task
     many = n_starts > 1 and not as_needed
     name = f"fit {start + 1} of {n_starts}" if many else "fit"
-    n, limit = problem.n_data, 0
+    n, limit = float(problem.n_data), 0
     with tqdm(total=most_steps, desc=name, disable=not progress) as bar:
         while True:
             before = limit

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from .._hyper.scales import Scales, at_scales
+from .._posterior.derivatives import sites_of
 from .._posterior.exact import GPPrior
 from .._posterior.mean import mean_at
+from .._posterior.missing import in_use, only, with_sites
 from .trained import NOISE, Problem, is_real, slots, unbounded
 
 # Functions from straight to as rough as a sixteenth of the inputs' spread, and noise
@@ -102,11 +104,13 @@ def _scales(problem: Problem) -> tuple[Scales, Float[Array, ""]]:
     adds little to a length of all; where nothing varies all scales are one.
     """
     prior, derivatives = problem.prior, problem.derivatives
-    residual = problem.y - mean_at(prior.mean_fn, prior.X)
-    X, sizes = prior.X, residual
+    seen, sites = problem.observed, sites_of(derivatives)
+    X = in_use(prior.X, seen)
+    residual = only(seen, problem.y - mean_at(prior.mean_fn, X))
+    sizes, every = residual, with_sites(seen, sites)
     if derivatives is not None:
         X = jnp.concatenate([X, derivatives.sites.X])
-    spread = jax.vmap(_deviation, in_axes=1)(X)
+    spread = jax.vmap(lambda x: _deviation(x, every), in_axes=1)(X)
     varies = spread > 0
     least = jnp.min(jnp.where(varies, spread, jnp.inf))
     spread = jnp.where(varies, spread, jnp.where(jnp.any(varies), least, 1))
@@ -114,13 +118,17 @@ def _scales(problem: Problem) -> tuple[Scales, Float[Array, ""]]:
         # A slope that holds over the spread of its input.
         reach = spread[np.array(derivatives.sites.dims)]
         sizes = jnp.concatenate([sizes, reach * derivatives.values])
-    square = jnp.mean(sizes**2)
+    square = jnp.mean(sizes**2, where=every)
     square = jnp.where(square > 0, square, 1)
-    noise_var = _deviation(residual) ** 2
+    noise_var = _deviation(residual, seen) ** 2
     return Scales(spread, square), jnp.where(noise_var > 0, noise_var, square)
 
 
-def _deviation(x: Float[Array, " N"]) -> Float[Array, ""]:
+def _deviation(
+    x: Float[Array, " N"], observed: Bool[Array, " N"] | None
+) -> Float[Array, ""]:
     """The standard deviation; exactly zero for a constant, where a mean may round."""
+    x = in_use(x, observed)
     span = jnp.max(x) - jnp.min(x)
-    return span * jnp.std((x - jnp.min(x)) / jnp.where(span > 0, span, 1))
+    parts = (x - jnp.min(x)) / jnp.where(span > 0, span, 1)
+    return span * jnp.std(parts, where=observed)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to, constraints
 
@@ -15,6 +15,7 @@ from .._hyper.priors import sample_hyperparameters
 from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
 from .._posterior.mean import own_arrays
+from .._posterior.missing import how_many
 
 NOISE, MEAN = "noise_var", "mean_fn"
 
@@ -32,12 +33,13 @@ class Problem(eqx.Module):
     derivatives: Derivatives | None
     priors: dict[str, Distribution]
     fixed: tuple[str, ...] = eqx.field(static=True)
+    observed: Bool[Array, " N"] | None = None
 
     @property
-    def n_data(self) -> int:
+    def n_data(self) -> int | Float[Array, ""]:
         """How many numbers were observed, derivatives among them."""
         m = 0 if self.derivatives is None else self.derivatives.values.shape[0]
-        return self.y.shape[0] + m
+        return how_many(self.observed, self.y) + m
 
 
 class Slot(NamedTuple):
@@ -98,7 +100,7 @@ def objective(problem: Problem, vector: Float[Array, " P"]) -> Float[Array, ""]:
     """What is minimised: the negative log joint density, a datum."""
     prior, noise_var = from_vector(problem, vector)
     data = problem.y, noise_var, problem.derivatives
-    likelihood = prior.log_marginal_likelihood(*data)
+    likelihood = prior.log_marginal_likelihood(*data, observed=problem.observed)
     return -(likelihood + log_prior(problem, prior, noise_var)) / problem.n_data
 
 

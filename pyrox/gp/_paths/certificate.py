@@ -89,8 +89,7 @@ def diagnose(
     if isinstance(paths, PathwiseSampler | DecoupledPathwiseSampler):
         paths = paths.sample_paths(jr.key(0) if key is None else key)
     given, X = _checked(paths, X)
-    informed = bool(np.isfinite(np.asarray(given.noise_var)).all())
-    one = paths[:1]
+    one, given, informed = _of_observed(paths[:1], given)
     mean, cov = _implied(one, given, X, informed)
     implied = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     exact = _exact(one, given, X, informed)
@@ -156,6 +155,20 @@ def _checked(paths: Any, X: ArrayLike) -> tuple[AnchorValues, Array]:
         )
     X = as_inputs(f"{call}", X, paths.anchors.shape[1])
     return paths.given, require_inside(X, call, paths.domain, OUTSIDE)
+
+
+def _of_observed(
+    path: PathwiseFunction, given: AnchorValues
+) -> tuple[PathwiseFunction, AnchorValues, bool]:
+    """`path` anchored at what was observed alone, and whether that is anything: a value
+    that was not has infinite noise, and no weight in the path."""
+    keep = np.isfinite(np.asarray(given.noise_var))
+    if keep.all() or not keep.any():
+        return path, given, bool(keep.all())
+    n = path.anchors.shape[0]  # the derivatives behind them are all observed
+    anchors, weights = path.anchors[keep[:n]], path.update_weights[:, keep]
+    path = dataclasses.replace(path, anchors=anchors, update_weights=weights)
+    return path, AnchorValues(given.mean[keep], given.noise_var[keep]), True
 
 
 @functools.partial(jit, static_argnames="informed")

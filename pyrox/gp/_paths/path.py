@@ -36,7 +36,8 @@ from .._posterior.mean import ZeroMean, mean_at
 class AnchorValues(eqx.Module):
     """What a posterior says of its anchors: values ~ N(mean, root root^T), seen with
     independent noise of variance `noise_var`, jitter included. Data have no root; a
-    prior has infinite noise. A part of a path has none of its own."""
+    prior has infinite noise, and so has a value that was not observed. A part of a path
+    has none of its own."""
 
     mean: Float[Array, " M"]
     noise_var: Float[Array, "..."]

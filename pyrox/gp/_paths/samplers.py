@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
 from .._features.by_name import as_basis
@@ -33,8 +33,10 @@ from .._posterior.exact import ConditionedGP, GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.jitter import no_factor
 from .._posterior.mean import mean_at
+from .._posterior.missing import in_use, only, with_sites
 from .._posterior.process import resolved
 from .._posterior.sparse import Inducing, SparseGPPrior
+from .._solvers.cholesky import CholeskyFactor
 from .path import AnchorValues, PathwiseFunction
 
 
@@ -264,7 +266,10 @@ def _paths(
 ) -> PathwiseFunction:
     """The paths, with the checks that they need."""
     call, sizes = "PathwiseSampler", (n_features, n_paths)
-    X = _in_domain(call, process.X, basis)
+    X = process.X
+    if isinstance(process, ConditionedGP):  # the anchors, and a domain around them
+        X = in_use(X, process.observed)
+    X = _in_domain(call, X, basis)
     if isinstance(process, GPPrior):
         X = require_valid(call, process.kernel, X)
         prior = eqx.tree_at(lambda p: p.X, process, X)
@@ -291,11 +296,21 @@ def _draw_exact(
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
     given = AnchorValues(data[0], posterior.jitter_var + data[1])
+    sites, solve = sites_of(derivatives), posterior.factor.solve
+    seen = with_sites(posterior.observed, sites)
+    if seen is not None:
+        given = AnchorValues(data[0], jnp.where(seen, given.noise_var, jnp.inf))
+        solve = functools.partial(_solve_of_observed, posterior.factor, seen)
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
-    solve = posterior.factor.solve
-    sites = sites_of(derivatives)
     sizes = basis, n_features, sites
     return matheron(key, prior, prior.X, given, values, solve, *sizes)
+
+
+def _solve_of_observed(
+    factor: CholeskyFactor, seen: Bool[Array, " U"], B: Float[Array, "U S"]
+) -> Float[Array, "U S"]:
+    """Weights that are zero where nothing was observed, whose noise is infinite."""
+    return factor.solve(only(seen, B.T).T)
 
 
 @_static

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import CholeskyFactor
@@ -22,6 +22,7 @@ from .derivatives import (
 )
 from .jitter import jitter_variance
 from .mean import mean_at
+from .missing import in_use, only, with_sites
 
 
 class Conditional(eqx.Module):
@@ -29,7 +30,7 @@ class Conditional(eqx.Module):
 
     `factor` is that of the observations' covariance, noise included; `weights` its
     inverse times what was observed, less the mean (Rasmussen & Williams 2006, eqs. 2.25
-    and 2.26).
+    and 2.26). `observed` says which of the values were, None that all were.
     """
 
     kernel: AbstractKernel
@@ -38,10 +39,13 @@ class Conditional(eqx.Module):
     sites: DerivativeSites | None
     factor: CholeskyFactor
     weights: Float[Array, " U"]
+    observed: Bool[Array, " N"] | None = None
 
     def cross(self, X: Float[Array, "M D"]) -> Float[Array, "M U"]:
-        """Cov of f(X) with everything that was observed."""
-        return cross_gram(self.kernel, X, self.X, self.sites)
+        """Cov of f(X) with everything that was observed, zero for what was not."""
+        data = in_use(self.X, self.observed)
+        rows = cross_gram(self.kernel, X, data, self.sites)
+        return only(with_sites(self.observed, self.sites), rows)
 
     def mean(self, X: Float[Array, "M D"]) -> Float[Array, " M"]:
         return mean_at(self.mean_fn, X) + self.cross(X) @ self.weights
@@ -60,7 +64,8 @@ class Conditional(eqx.Module):
         precision = jnp.sum(inverse_root**2, axis=0)
         # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
         misfit = self.weights**2 / precision
-        return -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
+        densities = -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
+        return only(with_sites(self.observed, self.sites), densities)
 
     def derivatives(
         self, sites: DerivativeSites
@@ -116,13 +121,21 @@ def observed(
     y: Float[Array, " N"],
     noise_var: Float[Array, "..."],
     derivatives: Derivatives | None,
+    seen: Bool[Array, " N"] | None = None,
 ) -> tuple[
     Float[Array, "U U"], Float[Array, "..."], Float[Array, "..."], Float[Array, " U"]
 ]:
     """Of all that was observed: the covariance without noise, the variances of the
-    noise and of the jitter, and the difference from the mean."""
+    noise and of the jitter, and the difference from the mean. Where `seen` says that a
+    value was not, it is 0 about the mean, alone, with noise of variance 1."""
+    X = in_use(X, seen)
     values, variances = with_derivatives(y, noise_var, derivatives)
     sites = sites_of(derivatives)
     mean = observe(lambda X: mean_at(mean_fn, X), X, sites)
     K = gram(kernel, X, sites).astype(y.dtype)
-    return K, variances, jitter_variance(jitter, K, sites), values - mean
+    seen = with_sites(seen, sites)
+    jitter_var, residual = jitter_variance(jitter, K, sites, seen), values - mean
+    if seen is not None:
+        variances = jnp.where(seen, variances, 1)
+        K = only(seen, only(seen, K).T).T
+    return K, variances, jitter_var, only(seen, residual)

@@ -2,16 +2,18 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from .._hyper.checks import (
     as_count,
     as_inputs,
     as_noise,
+    as_observed,
     as_values,
     common_dtype,
     require_finite,
@@ -30,6 +32,7 @@ from .derivatives import (
     with_derivatives,
 )
 from .mean import mean_at
+from .missing import how_many, with_sites
 from .must_hold import require_posterior
 from .predictions import AbstractConditioned
 from .process import as_process, resolved
@@ -84,6 +87,8 @@ class GPPrior(eqx.Module):
         y: Real[ArrayLike, " N"],
         noise_var: Real[ArrayLike, "..."],
         derivatives: Derivatives | None = None,
+        *,
+        observed: Bool[ArrayLike, " N"] | None = None,
     ) -> "ConditionedGP":
         """The posterior given y = f(X) + e, e ~ N(0, noise_var).
 
@@ -93,6 +98,10 @@ class GPPrior(eqx.Module):
             y: observed values.
             noise_var: variance of the noise, one or one for each value.
             derivatives: observed partial derivatives, with noise of their own.
+            observed: which of the values were, booleans; all of them by default. The
+                others' y and noise may be anything, NaN included, their inputs any
+                finite ones: it is as if those rows were not there. Data that grow are
+                so padded to one size, which compiles one program; see the example.
 
         Raises:
             ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
@@ -100,19 +109,30 @@ class GPPrior(eqx.Module):
                 matrix that cannot be factored, a mean function that returns NaN. Under
                 `jit` errors of value are raised when the program runs.
 
-        Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N.
+        Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N, and
+            what was not observed, too.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior
+            >>> X, y = jnp.zeros((8, 1)), jnp.full(8, jnp.nan)  # room for eight
+            >>> X, y = X.at[:2, 0].set(jnp.arange(2.0)), y.at[:2].set(1.0)
+            >>> padded = GPPrior(RBF(), X).condition(y, 0.1, observed=jnp.arange(8) < 2)
+            >>> alone = GPPrior(RBF(), X[:2]).condition(y[:2], 0.1)
+            >>> bool(jnp.allclose(padded.predict_var(X), alone.predict_var(X)))
+            True
         """
         call = "GPPrior.condition"
         prior = resolved(self, self.X)
-        n = prior.X.shape[0]
-        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
-        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+        y, noise_var, seen = _as_data(call, y, noise_var, observed, prior.X.shape[0])
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
         require_known_valid(prior.kernel)
         require_finite(prior.X, "GPPrior(X=...)", at_run_time=False)
-        posterior = _conditioned(prior, y, noise_var, derivatives)
+        posterior = _conditioned(prior, y, noise_var, derivatives, seen)
         noise = with_derivatives(y, noise_var, derivatives)[1], posterior.jitter_var
-        warn_of_rounding(call, prior.jitter, posterior.factor, posterior.weights, noise)
+        found = posterior.factor, posterior.weights, noise
+        seen = with_sites(seen, sites_of(derivatives))
+        warn_of_rounding(call, prior.jitter, *found, observed=seen)
         return posterior
 
     def log_marginal_likelihood(
@@ -120,10 +140,13 @@ class GPPrior(eqx.Module):
         y: Real[ArrayLike, " N"],
         noise_var: Real[ArrayLike, "..."],
         derivatives: Derivatives | None = None,
+        *,
+        observed: Bool[ArrayLike, " N"] | None = None,
     ) -> Float[Array, ""]:
         """log N(y; mean(X), K + (noise_var + jitter) I), or `-inf` if not computable.
 
-        With derivatives it is the density of all observations together.
+        With derivatives it is the density of all observations together, with `observed`
+        (see `condition`) that of the values that were.
 
         A log-density for samplers to walk on: traced hyperparameters or noise outside
         their domain, and a Gram matrix that has no factor, make it `-inf` instead of an
@@ -135,11 +158,10 @@ class GPPrior(eqx.Module):
         Cost: as `condition`, with a second factorisation that keeps gradients finite.
         """
         call, n = "GPPrior.log_marginal_likelihood", self.X.shape[0]
-        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
-        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
+        y, noise_var, seen = _as_data(call, y, noise_var, observed, n)
         prior = resolved(self, self.X)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
-        return _log_density(prior, y, noise_var, derivatives)
+        return _log_density(prior, y, noise_var, derivatives, seen)
 
     def sample(self, key: PRNGKeyArray, n_samples: int = 1) -> Float[Array, "S N"]:
         """Joint draws of f(X) from the prior, exact.
@@ -157,7 +179,8 @@ class ConditionedGP(AbstractConditioned):
     """A Gaussian process given data, factored once; what `GPPrior.condition` returns.
 
     Predictions are of the function f, without observation noise. `jitter_var` is the
-    variance that the jitter added to that noise.
+    variance that the jitter added to that noise. `observed` is what `condition` was
+    given; in the rows of what was not, y is 0 and a noise one a datum is 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -176,6 +199,7 @@ class ConditionedGP(AbstractConditioned):
     weights: Float[Array, " U"]
     jitter_var: Float[Array, "..."]
     derivatives: Derivatives | None = None
+    observed: Bool[Array, " N"] | None = None
 
     @property
     def X(self) -> Float[Array, "N D"]:
@@ -192,7 +216,8 @@ class ConditionedGP(AbstractConditioned):
         return _log_marginal(self)
 
     def leave_one_out_log_density(self) -> Float[Array, " N"]:
-        """log p(y_i | all the others), noise included, for each value.
+        """log p(y_i | all the others), noise included, for each value; of one that was
+        not observed 0, so that their sum is that of the observed.
 
         Rasmussen & Williams 2006, eqs. 5.10 to 5.12. Cost: O(N^3).
         """
@@ -201,27 +226,45 @@ class ConditionedGP(AbstractConditioned):
 
     def _conditional(self) -> Conditional:
         prior, where = self.prior, (self.X, sites_of(self.derivatives))
-        return Conditional(
-            prior.kernel, prior.mean_fn, *where, self.factor, self.weights
-        )
+        found = self.factor, self.weights, self.observed
+        return Conditional(prior.kernel, prior.mean_fn, *where, *found)
+
+
+def _as_data(
+    call: str, y: ArrayLike, noise_var: ArrayLike, observed: ArrayLike | None, n: int
+) -> tuple[Array, Array, Array | None]:
+    """The values, their noise and which were observed, as far as they are known."""
+    seen = as_observed(f"{call}(observed=...)", observed, n)
+    how: Any = {"observed": seen, "at_run_time": False}
+    y = as_values(f"{call}(y=...)", y, n, **how)
+    return y, as_noise(f"{call}(noise_var=...)", noise_var, n, **how), seen
 
 
 @one_step
 def _conditioned(
-    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+    prior: GPPrior,
+    y: Array,
+    noise_var: Array,
+    derivatives: Derivatives | None,
+    observed: Array | None,
 ) -> ConditionedGP:
-    posterior, ok = conditioned(prior, y, noise_var, derivatives)
+    posterior, ok = conditioned(prior, y, noise_var, derivatives, observed)
     given = (prior.kernel, prior.X, prior.jitter), y, noise_var, ok
-    weights = require_posterior("GPPrior.condition", *given, posterior.weights)
+    found = posterior.weights, observed
+    weights = require_posterior("GPPrior.condition", *given, *found)
     return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
 
 @jit
 def conditioned(
-    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+    prior: GPPrior,
+    y: Array,
+    noise_var: Array,
+    derivatives: Derivatives | None,
+    observed: Array | None = None,
 ) -> tuple[ConditionedGP, Array]:
     """`prior.condition` without checks, and whether there is a factor."""
-    return assemble(prior, y, noise_var, derivatives, checked_factor)
+    return assemble(prior, y, noise_var, derivatives, checked_factor, observed)
 
 
 def assemble(
@@ -230,32 +273,41 @@ def assemble(
     noise_var: Array,
     derivatives: Derivatives | None,
     factored: Callable[[Array, Array], tuple[CholeskyFactor, Array]],
+    observed: Array | None = None,
 ) -> tuple[ConditionedGP, Array]:
     """The posterior by a way to factor, and what that says of its success."""
-    prior, y, noise_var, derivatives = _of_one_type(prior, y, noise_var, derivatives)
-    K, variances, jitter_var, residual = _observed(prior, y, noise_var, derivatives)
+    data = _of_one_type(prior, y, noise_var, derivatives)
+    K, variances, jitter_var, residual = _observed(*data, observed)
     root, ok = factored(K, jitter_var + variances)
     weights = root.solve(residual[:, None])[:, 0]
-    parts = prior, y, noise_var, root, weights, jitter_var, derivatives
+    prior, y, noise_var, derivatives = data
+    parts = prior, y, noise_var, root, weights, jitter_var, derivatives, observed
     return ConditionedGP(*parts), ok
 
 
 @jit
 def _log_density(
-    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+    prior: GPPrior,
+    y: Array,
+    noise_var: Array,
+    derivatives: Derivatives | None,
+    observed: Array | None = None,
 ) -> Array:
     data = _of_one_type(prior, y, noise_var, derivatives)
-    K, variances, jitter_var, residual = _observed(*data)
+    K, variances, jitter_var, residual = _observed(*data, observed)
     root, ok = guarded_factor(K, jitter_var + variances)
     ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
-    value = root.log_density(residual)
+    seen = with_sites(observed, sites_of(derivatives))
+    value = root.log_density(residual, how_many(seen, residual))
     return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
 
 
 @jit
 def _log_marginal(posterior: ConditionedGP) -> Array:
     parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
-    return posterior.factor.log_density(_observed(*parts)[-1])
+    residual = _observed(*parts, posterior.observed)[-1]
+    seen = with_sites(posterior.observed, sites_of(posterior.derivatives))
+    return posterior.factor.log_density(residual, how_many(seen, residual))
 
 
 def _of_one_type(
@@ -268,7 +320,11 @@ def _of_one_type(
 
 
 def _observed(
-    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
+    prior: GPPrior,
+    y: Array,
+    noise_var: Array,
+    derivatives: Derivatives | None,
+    seen: Array | None,
 ) -> tuple[Array, Array, Array, Array]:
     process = prior.kernel, prior.mean_fn, prior.jitter
-    return observed(*process, prior.X, y, noise_var, derivatives)
+    return observed(*process, prior.X, y, noise_var, derivatives, seen)

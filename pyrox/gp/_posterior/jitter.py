@@ -7,7 +7,7 @@ model for data a thousand times smaller.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._solvers.cholesky import positive_definite
 from .derivatives import DerivativeSites
@@ -29,20 +29,49 @@ def as_fraction(jitter: float | None, n: int, dtype: np.dtype) -> float:
 
 
 def jitter_variance(
-    jitter: float | None, K: Float[Array, "U U"], sites: DerivativeSites | None = None
+    jitter: float | None,
+    K: Float[Array, "U U"],
+    sites: DerivativeSites | None = None,
+    observed: Bool[Array, " U"] | None = None,
 ) -> Float[Array, "..."]:
     """That part of the mean of K's diagonal, (): with derivatives one for each
-    observation, (U,), since those by each input have a unit of their own."""
+    observation, (U,), since those by each input have a unit of their own. Where some
+    were not observed one for each, too, of the others' mean, and zero for these."""
+    if observed is not None:
+        return _of_the_observed(jitter, K, sites, observed)
     fraction = as_fraction(jitter, K.shape[0], K.dtype)
     diagonal = fraction * jnp.diagonal(K)
     if sites is None:
         return jnp.mean(diagonal)
-    # The values are one group, and the derivatives by each input are another.
-    dims = np.array(sites.dims)
-    groups = np.concatenate([np.zeros(K.shape[0] - dims.size, int), 1 + dims])
+    groups = _groups(K.shape[0], sites)
     counts = np.maximum(np.bincount(groups), 1).astype(K.dtype)
     sums = jax.ops.segment_sum(diagonal, groups, counts.size)
     return (sums / counts)[groups]
+
+
+def _groups(n: int, sites: DerivativeSites | None) -> np.ndarray:
+    """The values are one group, and the derivatives by each input are another."""
+    dims = np.array(() if sites is None else sites.dims, int)
+    return np.concatenate([np.zeros(n - dims.size, int), 1 + dims])
+
+
+def _of_the_observed(
+    jitter: float | None,
+    K: Float[Array, "U U"],
+    sites: DerivativeSites | None,
+    observed: Bool[Array, " U"],
+) -> Float[Array, " U"]:
+    n = jnp.sum(observed).astype(K.dtype)
+    if jitter is None:  # `as_fraction` of a number that is not known here
+        fraction = jnp.clip(10 * n * jnp.finfo(K.dtype).eps, _LEAST, _MOST)
+    else:
+        fraction = jnp.asarray(jitter, K.dtype)
+    groups = _groups(K.shape[0], sites)
+    size = 1 + int(groups.max())
+    diagonal = jnp.where(observed, jnp.diagonal(K), 0)
+    sums = jax.ops.segment_sum(diagonal, groups, size)
+    counts = jax.ops.segment_sum(observed.astype(K.dtype), groups, size)
+    return jnp.where(observed, fraction * (sums / jnp.maximum(counts, 1))[groups], 0)
 
 
 def no_factor(call: str, jitter: float | None, X: Array) -> str:

@@ -1,5 +1,7 @@
 """What must hold for a posterior to exist, and the sentences where it does not."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -15,6 +17,7 @@ from .._hyper.checks import (
 from .._hyper.parameters import must_be_valid, valid
 from .._kernels.kernel import AbstractKernel
 from .jitter import no_factor
+from .missing import kept, said
 
 
 def require_posterior(
@@ -24,11 +27,13 @@ def require_posterior(
     noise_var: Float[Array, "..."],
     has_factor: Bool[Array, ""],
     weights: Float[Array, " U"],
+    observed: Bool[Array, " N"] | None = None,
 ) -> Float[Array, " U"]:
     """The weights, if they are those of a posterior of this process, its kernel, inputs
     and jitter, else raise the reason. What is known was looked at before there were
     weights; what is traced is looked at here, with one check for all of it."""
     kernel, X, jitter = process
+    singular = said(no_factor(call, jitter, kept(X, observed)), observed)
     no_numbers = (
         f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
         "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
@@ -36,8 +41,8 @@ def require_posterior(
     )
     if not is_traced(weights):
         if not has_factor:
-            _require_numbers(call, kernel, X)
-        require_ok(weights, has_factor, no_factor(call, jitter, X))
+            _require_numbers(call, kernel, X, observed)
+        require_ok(weights, has_factor, singular)
         finite = bool(np.isfinite(np.asarray(weights)).all())
         return require_ok(weights, finite, no_numbers)
     # In this order: what comes later may only follow from what comes first.
@@ -46,7 +51,7 @@ def require_posterior(
         must_be_variance(f"{call}(noise_var=...)"): jnp.all(finite_positive(noise_var)),
         must_be_valid(call, kernel): valid(kernel),
         must_be_finite("GPPrior(X=...)"): jnp.all(jnp.isfinite(X)),
-        no_factor(call, jitter, X) + " Or the kernel returns NaN.": has_factor,
+        singular + " Or the kernel returns NaN.": has_factor,
         no_numbers: jnp.all(jnp.isfinite(weights)),
     }
     in_a_model = " In a NumPyro model `gp_condition` makes it a density of -inf."
@@ -54,11 +59,17 @@ def require_posterior(
     return require_all(weights, jnp.stack(list(wanted.values())), sentences)
 
 
-def _require_numbers(call: str, kernel: AbstractKernel, X: Float[Array, "N D"]) -> None:
+def _require_numbers(
+    call: str,
+    kernel: AbstractKernel,
+    X: Float[Array, "N D"],
+    observed: Bool[Array, " N"] | None,
+) -> None:
     """Raise if the Gram matrix, computed again, does not hold numbers."""
-    bad = ~np.isfinite(np.asarray(kernel(X, X)))
+    rows: Any = kept(np.arange(X.shape[0]), observed)
+    bad = ~np.isfinite(np.asarray(kernel(X[rows], X[rows])))
     if bad.any():
-        row, column = np.argwhere(bad)[0]
+        row, column = rows[np.argwhere(bad)[0]]
         raise ValueError(
             f"`{call}`: the Gram matrix must hold numbers. Got NaN or inf at "
             f"[{row}, {column}]. Look at `kernel(X, X)` and the hyperparameters."

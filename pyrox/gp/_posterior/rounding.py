@@ -2,9 +2,11 @@
 
 import math
 import warnings
+from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._hyper.checks import is_traced
 from .._solvers.cholesky import CholeskyFactor
@@ -66,12 +68,22 @@ def warn_of_rounding(
     factor: CholeskyFactor,
     weights: Float[Array, " U"],
     noise_var: tuple[Array, Array],
+    observed: Bool[Array, " U"] | None = None,
 ) -> None:
     """Say so if what the type takes would be seen: digits of the mean, or, where the
     `jitter` was left to us, the noise that was asked for. `noise_var` is that and the
-    jitter's. What is traced cannot be looked at."""
-    if any(map(is_traced, (factor.lower, weights, *noise_var))):
+    jitter's. What is traced cannot be looked at, and what was not observed does not
+    count."""
+    if any(map(is_traced, (factor.lower, weights, *noise_var, observed))):
         return
+    if observed is not None:
+        keep: Any = np.asarray(observed)
+        if not keep.any():
+            return
+        noise, jitter_var = (np.broadcast_to(v, keep.shape) for v in noise_var)
+        every = factor.lower, weights, noise, jitter_var
+        lower, weights, *own = (jax.device_put(np.asarray(a)[keep]) for a in every)
+        factor, noise_var = CholeskyFactor(lower), (own[0], own[1])
     lost = rounding(factor, weights, *noise_var)
     if lost > _VISIBLE:
         warnings.warn(

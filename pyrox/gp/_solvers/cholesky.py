@@ -28,10 +28,13 @@ class CholeskyFactor(eqx.Module):
         """log |A|."""
         return 2 * jnp.sum(jnp.log(jnp.diagonal(self.lower)))
 
-    def log_density(self, x: Float[Array, " N"]) -> Float[Array, ""]:
-        """log N(x; 0, A) (Rasmussen & Williams 2006, eq. 2.30)."""
+    def log_density(
+        self, x: Float[Array, " N"], n: int | Float[Array, ""] | None = None
+    ) -> Float[Array, ""]:
+        """log N(x; 0, A) (Rasmussen & Williams 2006, eq. 2.30), of `n` numbers if the
+        others are zeros about which A says nothing, being an identity there."""
         whitened = self.whiten(x[:, None])
-        constant = x.shape[0] * jnp.log(2 * jnp.pi)
+        constant = (x.shape[0] if n is None else n) * jnp.log(2 * jnp.pi)
         return -0.5 * (jnp.sum(whitened**2) + self.log_det() + constant)
 
     def succeeded(self) -> Bool[Array, ""]:
