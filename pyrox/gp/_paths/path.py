@@ -1,7 +1,6 @@
 """A drawn function: what it is made of, evaluation, selection."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
@@ -11,8 +10,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._features.basis import AbstractBasis, Sobol
-from .._features.maps import AbstractFeatures, SumFeatures, combine, weigh
+from .._features.basis import AbstractBasis
+from .._features.maps import AbstractFeatures, SumFeatures
 from .._hyper.checks import (
     as_inputs,
     as_points,
@@ -21,16 +20,11 @@ from .._hyper.checks import (
     require_finite,
     require_inside,
 )
-from .._hyper.unchecked import jit
 from .._kernels.kernel import AbstractKernel, product_of
-from .._numerics.blocks import block_rows, map_batches, map_rows
-from .._posterior.derivatives import (
-    DerivativeSites,
-    by_each_input,
-    cross_gram,
-    require_derivatives,
-)
-from .._posterior.mean import ZeroMean, mean_at
+from .._numerics.blocks import block_rows
+from .._posterior.derivatives import DerivativeSites, require_derivatives
+from .._posterior.mean import ZeroMean
+from .formula import Formula, evaluate, evaluate_each, gradient, hessian
 
 
 class AnchorValues(eqx.Module):
@@ -138,7 +132,7 @@ class PathwiseFunction(eqx.Module):
             )
         X = self._inside(call, require_finite(X, call))
         X, size = self._block(call, X, block_size)
-        return _evaluate_each(bare(self), X, block_size=size)
+        return evaluate_each(bare(self), X, block_size=size)
 
     def gradient(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -168,7 +162,7 @@ class PathwiseFunction(eqx.Module):
         call = "paths.gradient(X)"
         X, size = self._query(call, X, block_size)
         require_derivatives(call, self.kernel, 1)
-        return _gradient(bare(self), X, block_size=size)
+        return gradient(bare(self), X, block_size=size)
 
     def hessian(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -193,7 +187,7 @@ class PathwiseFunction(eqx.Module):
         X, size = self._query(call, X, block_size)
         require_derivatives(call, self.kernel, 2)
         size = max(1, size // X.shape[1])
-        return _hessian(bare(self), X, block_size=size)
+        return hessian(bare(self), X, block_size=size)
 
     def parts(self) -> "tuple[PathwiseFunction, ...]":
         """The path as a sum: one function for each additive term of its kernel.
@@ -314,8 +308,10 @@ class PathwiseFunction(eqx.Module):
     def __getitem__(self, index: slice | ArrayLike) -> "PathwiseFunction":
         if not isinstance(index, slice):
             index = self._in_range(index)
-        return _with_weights(
-            self, self.feature_weights[index], self.update_weights[index]
+        return eqx.tree_at(
+            lambda p: [p.feature_weights, p.update_weights],
+            self,
+            [self.feature_weights[index], self.update_weights[index]],
         )
 
     def _in_range(self, index: ArrayLike) -> Array:
@@ -341,56 +337,8 @@ OUTSIDE = (
 )
 
 
-def bare(path: PathwiseFunction) -> PathwiseFunction:
-    """`path` without what only tells where it comes from, so that paths of all samplers
-    and bases share their compiled programs."""
-    return dataclasses.replace(path, given=None, basis=Sobol())
-
-
-_blocked = functools.partial(jit, static_argnames="block_size")
-
-
-@_blocked
-def evaluate(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    """`path(X)`, with nothing checked."""
-    return map_rows(lambda rows: _values(path, rows), X, block_size)
-
-
-@_blocked
-def _evaluate_each(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    def one(weights_and_points):
-        *weights, points = weights_and_points
-        alone = _with_weights(path, *(w[None, :] for w in weights))
-        return map_rows(lambda rows: _values(alone, rows), points, block_size)[0]
-
-    together = max(1, block_size // X.shape[1])
-    return map_batches(one, (path.feature_weights, path.update_weights, X), together)
-
-
-@_blocked
-def _gradient(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = by_each_input(lambda rows: _values(path, rows))
-    return map_rows(slopes, X, block_size, axis=-2)
-
-
-@_blocked
-def _hessian(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = by_each_input(lambda rows: _values(path, rows))
-    return map_rows(by_each_input(slopes), X, block_size, axis=-3)
-
-
-def _values(path: PathwiseFunction, X: Array) -> Array:
-    drawn = combine(path.features, path.feature_weights, X)
-    rows = cross_gram(path.kernel, X, path.anchors, path.derivative_sites)
-    update = weigh(path.update_weights.astype(X.dtype), rows)
-    return mean_at(path.mean_fn, X)[None, :] + drawn + update
-
-
-def _with_weights(
-    path: PathwiseFunction, feature_weights: Array, update_weights: Array
-) -> PathwiseFunction:
-    return eqx.tree_at(
-        lambda p: [p.feature_weights, p.update_weights],
-        path,
-        [feature_weights, update_weights],
-    )
+def bare(path: PathwiseFunction) -> Formula:
+    """`path` without what only tells where it comes from."""
+    weights = path.feature_weights, path.anchors, path.update_weights
+    process = path.kernel, path.mean_fn, path.derivative_sites
+    return Formula(path.features, *weights, *process)
