@@ -1,5 +1,6 @@
 """The prior over functions at some inputs, and the same prior given data."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -19,7 +20,15 @@ from .._hyper.checks import (
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
-from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
+from .._solvers.cholesky import (
+    AbstractFactor,
+    CholeskyFactor,
+    ExtendedFactor,
+    checked_factor,
+    guarded_factor,
+    insert,
+    root_of,
+)
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
@@ -30,10 +39,11 @@ from .derivatives import (
     with_derivatives,
 )
 from .mean import mean_at
-from .must_hold import require_posterior
+from .must_hold import require_posterior, require_told
 from .predictions import AbstractConditioned
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
+from .told import NewData, as_new_data, extend
 
 
 class GPPrior(eqx.Module):
@@ -172,7 +182,7 @@ class ConditionedGP(AbstractConditioned):
     prior: GPPrior
     y: Float[Array, " N"]
     noise_var: Float[Array, "..."]
-    factor: CholeskyFactor
+    factor: AbstractFactor
     weights: Float[Array, " U"]
     jitter_var: Float[Array, "..."]
     derivatives: Derivatives | None = None
@@ -198,6 +208,58 @@ class ConditionedGP(AbstractConditioned):
         """
         densities = moments.leave_one_out_log_density(self._conditional())
         return densities[: self.y.shape[0]]
+
+    def condition_on(
+        self,
+        X: Real[ArrayLike, "Q D"],
+        y: Real[ArrayLike, " Q"],
+        noise_var: Real[ArrayLike, "..."],
+    ) -> "ConditionedGP":
+        """The posterior given more values, y = f(X) + e, e ~ N(0, noise_var), as well.
+
+        The factor is extended by their block, not computed again, and what comes out is
+        the posterior given all data at once. The new values carry the jitter variance
+        of the old ones: `GPPrior.condition` would take it anew from the inputs of all
+        (kernels whose variance is not constant), and in float32, by default, from how
+        many there are; where it must be larger for many values, give `GPPrior` a
+        jitter of your own.
+
+        For fantasies, `jax.vmap(lambda y: posterior.condition_on(X, y, noise_var))(ys)`
+        extends the factor once for all of them. Their posteriors have a copy each where
+        they leave the `vmap`, so ask within it.
+
+        Args:
+            X: more inputs, old ones among them or not.
+            y: their values.
+            noise_var: variance of the noise, one or one for each value.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
+                a block that cannot be factored; posteriors that are stacked. Under
+                `jit` errors of value are raised when the program runs.
+
+        Cost: 2 N^2 Q operations for N observations and Q more. The factor of the old
+            ones is shared, not copied.
+
+        Source: Rasmussen & Williams 2006, eqs. A.11 to A.13.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior
+            >>> X = jnp.array([[0.0], [1.0]])
+            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+            >>> posterior = posterior.condition_on([[0.5]], [0.3], noise_var=0.01)
+            >>> posterior.X.shape, bool(posterior.predict_var([[0.5]])[0] < 0.01)
+            ((3, 1), True)
+        """
+        call = "ConditionedGP.condition_on"
+        self._require_one("condition_on(X, y, noise_var)")
+        data = as_new_data(call, X, y, noise_var, self.X.shape[1])
+        told = _told(self, data)
+        noise = with_derivatives(told.y, told.noise_var, told.derivatives)[1]
+        noise = noise, told.jitter_var
+        warn_of_rounding(call, told.prior.jitter, told.factor, told.weights, noise)
+        return told
 
     def _conditional(self) -> Conditional:
         prior, where = self.prior, (self.X, sites_of(self.derivatives))
@@ -238,6 +300,53 @@ def assemble(
     weights = root.solve(residual[:, None])[:, 0]
     parts = prior, y, noise_var, root, weights, jitter_var, derivatives
     return ConditionedGP(*parts), ok
+
+
+@one_step
+def _told(posterior: ConditionedGP, data: NewData) -> ConditionedGP:
+    call = "ConditionedGP.condition_on"
+    dtype = common_dtype(posterior.weights, data.X, data.y)
+    root = root_of(posterior.factor)
+    if root.lower.dtype != dtype:
+        root = CholeskyFactor(root.lower.astype(dtype))
+    told, (whitened, own), ok = _extended(posterior, data)
+    # The root stays outside of the program, which would copy it.
+    extended = ExtendedFactor(root, whitened, own, told.weights.size - told.y.size)
+    weights = require_told(call, data, ok, told.weights)
+    return dataclasses.replace(told, factor=extended, weights=weights)
+
+
+@jit
+def _extended(
+    posterior: ConditionedGP, data: NewData
+) -> tuple[ConditionedGP, tuple[Array, CholeskyFactor], Array]:
+    """The posterior given more data, what its factor got, and whether there is one."""
+    dtype = common_dtype(posterior.weights, data.X, data.y)
+    cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+    given, old, (X, y, noise_var) = posterior._conditional(), posterior, cast(data)
+    old_X, root, weights = cast((old.X, given.factor, old.weights))
+    jitter_var = cast(old.jitter_var)
+    (n,), (q,) = old.y.shape, y.shape
+    before = weights.shape[0] - n
+    own_jitter = jnp.broadcast_to(jitter_var.reshape(-1)[:1], (q,))
+    noise_var = jnp.broadcast_to(noise_var, (q,))
+    cross = given.cross(X).astype(dtype).T
+    surprise = y - mean_at(given.mean_fn, X) - cross.T @ weights
+    block = given.kernel(X, X).astype(dtype), noise_var + own_jitter
+    columns = weights[:, None], surprise[:, None]
+    root, columns, ok = extend(root, cross, block, columns, before)
+    old_noise = cast(jnp.broadcast_to(old.noise_var, (n,)))
+    told = dataclasses.replace(
+        old,
+        prior=eqx.tree_at(lambda p: p.X, old.prior, jnp.concatenate([old_X, X])),
+        y=jnp.concatenate([cast(old.y), y]),
+        noise_var=jnp.concatenate([old_noise, noise_var]),
+        factor=None,
+        weights=columns[:, 0],
+        jitter_var=insert(jitter_var, own_jitter, before) if before else jitter_var,
+        derivatives=cast(old.derivatives),
+    )
+    return told, (root.whitened, root.own), ok
 
 
 @jit

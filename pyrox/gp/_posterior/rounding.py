@@ -3,11 +3,12 @@
 import math
 import warnings
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._hyper.checks import is_traced
-from .._solvers.cholesky import CholeskyFactor
+from .._solvers.cholesky import AbstractFactor
 
 _VISIBLE = 0.1
 # The line of the user, behind `condition` and Equinox's wrapper of methods.
@@ -16,7 +17,7 @@ _WIDER = 'Pass float64 data under `jax.config.update("jax_enable_x64", True)`'
 
 
 def rounding(
-    factor: CholeskyFactor,
+    factor: AbstractFactor,
     weights: Float[Array, " U"],
     noise_var: Float[Array, "..."],
     jitter_var: Float[Array, "..."],
@@ -29,8 +30,7 @@ def rounding(
     posterior's deviation was below this, by 1.5 to 30 times where it was between .01
     and 1.
     """
-    lower, w = np.asarray(factor.lower), np.asarray(weights)  # compiles nothing
-    variances = np.einsum("ij,ij->i", lower, lower)
+    variances, w = factor.variances(), np.asarray(weights)  # compiles nothing
     size = np.linalg.norm(np.sqrt(variances) * w) * np.sqrt(w.size)
     least = np.min((np.asarray(noise_var) + np.asarray(jitter_var)) / variances)
     return float(np.finfo(w.dtype).eps * size / np.sqrt(least))
@@ -63,14 +63,14 @@ def shift_by_jitter(
 def warn_of_rounding(
     call: str,
     jitter: float | None,
-    factor: CholeskyFactor,
+    factor: AbstractFactor,
     weights: Float[Array, " U"],
     noise_var: tuple[Array, Array],
 ) -> None:
     """Say so if what the type takes would be seen: digits of the mean, or, where the
     `jitter` was left to us, the noise that was asked for. `noise_var` is that and the
     jitter's. What is traced cannot be looked at."""
-    if any(map(is_traced, (factor.lower, weights, *noise_var))):
+    if any(map(is_traced, jax.tree.leaves((factor, weights, noise_var)))):
         return
     lost = rounding(factor, weights, *noise_var)
     if lost > _VISIBLE:
