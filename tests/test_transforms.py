@@ -26,7 +26,8 @@ from pyrox.gp import (
     paths_over_draws,
     substitute,
 )
-from pyrox.gp._paths.path import evaluate
+from pyrox.gp._paths.formula import evaluate
+from pyrox.gp._paths.path import bare
 from pyrox.gp._paths.samplers import _draw_exact
 from pyrox.gp._posterior import moments
 from pyrox.gp._posterior.exact import conditioned
@@ -336,7 +337,7 @@ def test_no_tracer_is_left_behind(little_garbage):
         moved = jax.tree.map(lambda leaf: 1.1 * leaf, exact.prior)
         again, _ = conditioned(moved, exact.y, exact.noise_var, None)
         paths = _draw_exact(key(), again, Sobol(), 8, 2)
-        values = evaluate(paths, X, block_size=64)
+        values = evaluate(bare(paths), X, block_size=64)
         return values, moments.var(again._conditional(), X, block_size=64)
 
     exact = posterior()

@@ -1,5 +1,7 @@
 """`optimize_paths` against dense search, closed forms and SciPy; its derivatives."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ from pyrox.gp import (
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
 KEY = jax.random.key(0)
-HARD = {"n_candidates": 512, "n_starts": 32}
+HARD: dict[str, Any] = {"n_candidates": 512, "n_starts": 32}
 
 
 def data(d, n=30, seed=0):
@@ -138,7 +140,7 @@ def test_the_data_and_points_included_are_starts(x64):
     there = np.array([[0.6, 0.6]])
     dip = GPPrior(RBF(1.0, 0.01), X, mean_fn=_dip).condition(np.zeros(2), 1e-4)
     paths = PathwiseSampler(dip, 64, "iid").sample_paths(KEY, 3)
-    few = {"n_candidates": 8, "n_starts": 8}
+    few: dict[str, Any] = {"n_candidates": 8, "n_starts": 8}
     assert (optimize_paths(KEY, paths, unit(2), **few).values > -20).all()
     told = optimize_paths(KEY, paths, unit(2), include=there, **few)
     assert (told.values < -90).all()

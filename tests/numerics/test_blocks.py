@@ -21,8 +21,8 @@ from pyrox.gp import (
     Sobol,
     SparseGPPrior,
 )
-from pyrox.gp._paths import path as one_path
-from pyrox.gp._paths import samplers
+from pyrox.gp._paths import formula, samplers
+from pyrox.gp._paths.path import bare
 from pyrox.gp._posterior import derivatives as observed
 from pyrox.gp._posterior import moments
 
@@ -108,7 +108,7 @@ def derivatives(paths, X, size: int):
     """By every leaf of the path and by X, in reverse; by X, forward."""
 
     def loss(paths, X):
-        return jnp.sum(one_path.evaluate(paths, X, block_size=size) ** 2)
+        return jnp.sum(formula.evaluate(bare(paths), X, block_size=size) ** 2)
 
     return jax.grad(loss, (0, 1))(paths, X), jax.jacfwd(loss, 1)(paths, X)
 
@@ -151,7 +151,7 @@ def test_derivatives_of_each_are_those_of_one_block(x64):
     t = made(64)
 
     def loss(X, size):
-        return jnp.sum(one_path._evaluate_each(t.paths, X, block_size=size) ** 2)
+        return jnp.sum(formula.evaluate_each(bare(t.paths), X, block_size=size) ** 2)
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     whole = gradient(t.own, 2 * N)
@@ -159,7 +159,7 @@ def test_derivatives_of_each_are_those_of_one_block(x64):
 
 
 def loss_of_values(paths, X, size):
-    return jnp.sum(one_path.evaluate(paths, X, block_size=size) ** 2)
+    return jnp.sum(formula.evaluate(bare(paths), X, block_size=size) ** 2)
 
 
 def prior_of(paths, X, size: int | None):
@@ -203,10 +203,10 @@ def test_derivatives_of_the_prior_part_of_a_draw_are_those_of_one_block(x64):
 # Each a program of float32 queries, (N, D) or for two paths (S, N, D), that is compiled
 # and not run.
 PROGRAMS = {
-    "paths": lambda t, X, b: one_path.evaluate(t.paths, X, block_size=b),
+    "paths": lambda t, X, b: formula.evaluate(bare(t.paths), X, block_size=b),
     "gradient by X": lambda t, X, b: jax.grad(loss_of_values, 1)(t.paths, X, b),
-    "paths.gradient": lambda t, X, b: one_path._gradient(t.paths, X, block_size=b),
-    "paths.each": lambda t, X, b: one_path._evaluate_each(t.paths, X, block_size=b),
+    "paths.gradient": lambda t, X, b: formula.gradient(bare(t.paths), X, block_size=b),
+    "paths.each": lambda t, X, b: formula.evaluate_each(bare(t.paths), X, block_size=b),
     "predict_var": lambda t, X, b: moments.var(t.exact._conditional(), X, block_size=b),
     "the prior part of a draw": lambda t, X, b: prior_of(t.paths, X, b),
 }

@@ -17,6 +17,7 @@ from pyrox.gp import (
 )
 from pyrox.gp._numerics import blocks
 from pyrox.gp._paths.own_points import rounding_of, values_and_gradients
+from pyrox.gp._paths.path import bare
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 
@@ -43,7 +44,7 @@ def test_they_are_those_of_each_and_gradient(x64, monkeypatch, name, rows):
         monkeypatch.setattr(blocks, "_FEWEST_ROWS", rows)
     paths = drawn(KERNELS[name]())
     X = np.random.default_rng(2).uniform(size=(5, 4, 3))
-    values, gradients = values_and_gradients(paths, jnp.asarray(X))
+    values, gradients = values_and_gradients(bare(paths), jnp.asarray(X))
     assert np.allclose(values, paths.each(X), atol=1e-11)
     for s in range(5):
         assert np.allclose(gradients[s], paths[s].gradient(X[s])[0], atol=1e-9)
@@ -54,7 +55,7 @@ def test_with_derivatives_as_data(x64):
     where = Derivatives(np.array([[0.2, 0.4, 0.6]]), 1, np.array([2.0]), 1e-2)
     paths = drawn(KERNELS["RBF"](), where)
     X = np.random.default_rng(2).uniform(size=(5, 4, 3))
-    values, gradients = values_and_gradients(paths, jnp.asarray(X))
+    values, gradients = values_and_gradients(bare(paths), jnp.asarray(X))
     assert np.allclose(values, paths.each(X), atol=1e-11)
     assert np.allclose(gradients[2], paths[2].gradient(X[2])[0], atol=1e-9)
 
@@ -67,7 +68,7 @@ def test_rounding_is_of_the_size_of_what_float32_loses():
         exact = np.asarray(wide(X))
         narrow, points = wide.astype(jnp.float32), jnp.asarray(X, jnp.float32)
         lost = np.asarray(narrow(points), float) - np.asarray(wide(np.asarray(points)))
-        stated = np.asarray(rounding_of(narrow, points[:16]))
+        stated = np.asarray(rounding_of(bare(narrow), points[:16]))
     assert exact.shape == lost.shape
     ratio = np.sqrt(np.mean(lost**2, axis=1)) / stated
     assert (ratio < 1).all() and (ratio > 1e-3).all()

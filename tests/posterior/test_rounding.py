@@ -50,7 +50,11 @@ def test_an_error_that_would_be_seen_is_said(name, jitter):
     noise = np.sqrt(1e-6 + float(exact.jitter_var))
     error = np.abs(mean - right).max() / noise
     least = posterior.noise_var, posterior.jitter_var
-    estimate = rounding(posterior.factor, posterior.weights, *least)
+    estimate = rounding(
+        posterior.factor.variances(),
+        np.asarray(posterior.weights),
+        *map(np.asarray, least),
+    )
     assert error < max(estimate, 1e-3)
     assert bool(told) == (estimate > 0.1)
     for warning in told:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from .._numerics.blocks import block_rows
+from .._paths.formula import Formula, evaluate
 from .._paths.own_points import rounding_of, values_and_gradients
-from .._paths.path import PathwiseFunction, evaluate
 from .box import Box
 
 _PENALTY = 10.0  # of a squared violation, in units of spreads, while starts race
@@ -39,8 +39,8 @@ class Scales(eqx.Module):
 class Target(eqx.Module):
     """S paths to be brought low (or high) in a box, where others are at most zero."""
 
-    paths: PathwiseFunction
-    constraints: tuple[PathwiseFunction, ...]
+    paths: Formula
+    constraints: tuple[Formula, ...]
     box: Box
     maximize: bool = eqx.field(static=True)
 
@@ -168,7 +168,7 @@ def _stack(rows: list[Array], X: Array, n_paths: int) -> Array:
     return jnp.stack(rows) if rows else empty
 
 
-def _at_all(path: PathwiseFunction, X: Array) -> Array:
+def _at_all(path: Formula, X: Array) -> Array:
     if path.feature_weights.ndim > 2:  # of many draws, one after the other
         values = jax.lax.map(lambda one: _at_all(one, X), path)
         return values.reshape(-1, X.shape[0])
@@ -177,7 +177,7 @@ def _at_all(path: PathwiseFunction, X: Array) -> Array:
     return evaluate(path, X, block_size=size)
 
 
-def _at_own(path: PathwiseFunction, X: Array) -> tuple[Array, Array]:
+def _at_own(path: Formula, X: Array) -> tuple[Array, Array]:
     lead = path.feature_weights.shape[:-1]
     own = X.reshape(*lead, *X.shape[1:])
     found = values_and_gradients(path, own)

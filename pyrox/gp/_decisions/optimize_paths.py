@@ -16,6 +16,7 @@ from .._hyper.checks import (
     require_inside,
 )
 from .._paths.ensemble import PathwiseEnsemble
+from .._paths.formula import Formula
 from .._paths.path import OUTSIDE, PathwiseFunction, bare
 from .box import Box, as_box, checked_at_run_time
 from .choices import best_choices
@@ -115,9 +116,9 @@ def optimize_paths(
         points = _inside(f"{call}(choices=...)", functions, points)
         target = _as_target(call, (own, *others), _around(points), maximize)
         return best_choices(target, points.astype(target.box.lower.dtype))
-    box = checked_at_run_time(
-        call, as_box(call, bounds, own.anchors.shape[-1], integers)
-    )
+    assert bounds is not None
+    box = as_box(call, bounds, own.anchors.shape[-1], integers)
+    box = checked_at_run_time(call, box)
     ends = _inside(f"{call}(bounds=...)", functions, jnp.stack([box.lower, box.upper]))
     box = Box(ends[0], ends[1], box.integers)
     target = _as_target(call, (own, *others), box, maximize)
@@ -127,7 +128,7 @@ def optimize_paths(
     return _optima(target, found)
 
 
-def _as_paths(call: str, paths: Paths) -> PathwiseFunction:
+def _as_paths(call: str, paths: Paths) -> Formula:
     """The paths, perhaps stacked, without what only tells where they come from."""
     if isinstance(paths, PathwiseEnsemble):
         return bare(paths.paths)
@@ -147,8 +148,8 @@ def _as_paths(call: str, paths: Paths) -> PathwiseFunction:
 
 
 def _as_constraints(
-    call: str, constraints: Sequence[Paths], own: PathwiseFunction
-) -> tuple[PathwiseFunction, ...]:
+    call: str, constraints: Sequence[Paths], own: Formula
+) -> tuple[Formula, ...]:
     found = []
     for constraint in constraints:
         path = _as_paths(call, constraint)
@@ -179,7 +180,7 @@ def _around(X: Float[Array, "N D"]) -> Box:
 
 
 def _as_target(
-    call: str, functions: Sequence[PathwiseFunction], box: Box, maximize: bool
+    call: str, functions: Sequence[Formula], box: Box, maximize: bool
 ) -> Target:
     """All in one width of float, the widest that came."""
     if not isinstance(maximize, bool):
@@ -193,7 +194,7 @@ def _as_target(
 
 
 def _included(
-    call: str, paths: PathwiseFunction, include: ArrayLike | None, box: Box
+    call: str, paths: Formula, include: ArrayLike | None, box: Box
 ) -> Float[Array, "N D"]:
     """The data, which a path knows, and what the caller adds."""
     anchors = paths.anchors if paths.anchors.ndim == 2 else paths.anchors[0]
@@ -279,7 +280,7 @@ def _some(target: Target, rows: Array) -> Target:
     def chosen(path):
         if path.feature_weights.ndim > 2:
             return jax.tree.map(lambda leaf: leaf[rows], path)
-        return path[rows]
+        return path.chosen(rows)
 
     others = tuple(map(chosen, target.constraints))
     return Target(chosen(target.paths), others, target.box, target.maximize)

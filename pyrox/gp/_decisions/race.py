@@ -99,9 +99,14 @@ def _searches(
     def own(x):
         return x.reshape(n, -1, *x.shape[1:])
 
-    converged = search.converged(tolerance)
-    parts = search.point, search.value, search.gradient, search.inverse, converged
-    return Searches(*map(own, parts), count)
+    return Searches(
+        own(search.point),
+        own(search.value),
+        own(search.gradient),
+        own(search.inverse),
+        own(search.converged(tolerance)),
+        count,
+    )
 
 
 def _flat(merit: Merit, n: int) -> boxed.Objective:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._numerics.implicit import moving_root
-from .._paths.path import PathwiseFunction
+from .._paths.formula import Formula
 from .merit import Target, slopes
 from .search import Found
 
@@ -58,8 +58,8 @@ def _one(target: Target, i: Array) -> Target:
     return Target(_path(target.paths, i), constraints, target.box, target.maximize)
 
 
-def _path(paths: PathwiseFunction, i: Array) -> PathwiseFunction:
+def _path(paths: Formula, i: Array) -> Formula:
     if paths.feature_weights.ndim > 2:
         n = paths.feature_weights.shape[-2]
         paths, i = jax.tree.map(lambda leaf: leaf[i // n], paths), i % n
-    return paths[i]
+    return paths.chosen(i[None])

@@ -161,6 +161,19 @@ def must_be_variance(call: str) -> str:
     )
 
 
+def require_held(call: str, kernel: Any, dtype: Any) -> None:
+    """Raise if a type has no number for a known hyperparameter of this kernel."""
+    for value in (v for v in jax.tree.leaves(kernel) if not is_traced(v)):
+        held = np.abs(np.asarray(value.astype(dtype), float))
+        limits = jnp.finfo(dtype)
+        bad = (held > float(limits.max)) | (held < float(limits.tiny))
+        if (bad & (np.asarray(value) != 0)).any():
+            raise ValueError(
+                f"`{call}({jnp.dtype(dtype)})` must hold the kernel's "
+                f"hyperparameters. Got {value}. Rescale y or the inputs first."
+            )
+
+
 def require_inside(
     X: Float[Array, "... N D"],
     call: str,

@@ -15,7 +15,8 @@ from .._hyper.unchecked import jit
 from .._posterior.derivatives import cross_gram, gram, observe
 from .._posterior.mean import mean_at
 from .._solvers.cholesky import factor
-from .path import OUTSIDE, AnchorValues, PathwiseFunction
+from .given import AnchorValues
+from .path import OUTSIDE, PathwiseFunction
 from .samplers import DecoupledPathwiseSampler, PathwiseSampler
 
 

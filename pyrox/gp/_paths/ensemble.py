@@ -17,7 +17,8 @@ from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_batches
 from .._numerics.closure import Closure, one_of, read
 from .._posterior.exact import ConditionedGP
-from .path import OUTSIDE, PathwiseFunction, evaluate
+from .formula import evaluate
+from .path import OUTSIDE, PathwiseFunction, bare
 from .samplers import PathwiseSampler
 
 
@@ -156,4 +157,4 @@ def _evaluate(ensemble: PathwiseEnsemble, X: Array) -> Array:
     rows = block_rows("paths", None, n_columns, X.dtype)
     together = max(1, min(ensemble.batch_size, rows // X.shape[0]))
     one = functools.partial(evaluate, X=X, block_size=rows)
-    return map_batches(one, ensemble.paths, together)
+    return map_batches(one, bare(ensemble.paths), together)

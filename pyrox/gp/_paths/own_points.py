@@ -11,11 +11,11 @@ from .._features.maps import AbstractFeatures, FourierFeatures, SumFeatures
 from .._numerics.blocks import block_rows, map_batches
 from .._posterior.derivatives import cross_gram
 from .._posterior.mean import mean_at
-from .path import PathwiseFunction
+from .formula import Formula
 
 
 def values_and_gradients(
-    path: PathwiseFunction, X: Float[Array, "... S R D"]
+    path: Formula, X: Float[Array, "... S R D"]
 ) -> tuple[Float[Array, "... S R"], Float[Array, "... S R D"]]:
     """Path s at the rows of `X[s]`, and its derivative there; stacked paths, one draw
     after the other. Nothing is checked.
@@ -30,10 +30,10 @@ def values_and_gradients(
     together = block_rows("paths", None, n_columns, X.dtype) // X.shape[1]
 
     def of_some(weights_and_points):
-        *weights, points = weights_and_points
+        feature_weights, update_weights, points = weights_and_points
 
         def values(points):
-            return _values(path, *weights, points)
+            return _values(path, feature_weights, update_weights, points)
 
         found, pull = jax.vjp(values, points)
         return found, pull(jnp.ones_like(found))[0]
@@ -55,15 +55,13 @@ def values_and_gradients(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found)
 
 
-def rounding_of(
-    path: PathwiseFunction, X: Float[Array, "N D"]
-) -> Float[Array, "... S"]:
+def rounding_of(path: Formula, X: Float[Array, "N D"]) -> Float[Array, "... S"]:
     """What rounding moves values of each path by: eps times the root of the squared
     terms that add up to one, on the average over the rows of `X`."""
     if path.feature_weights.ndim > 2:
         return map_batches(lambda one: rounding_of(one, X), path, 1)
     eps = jnp.finfo(X.dtype).eps
-    columns = cross_gram(path.kernel, X, path.anchors, path.derivative_sites)
+    columns = cross_gram(path.kernel, X, path.anchors, path.sites)
     squares = path.update_weights.astype(X.dtype) ** 2 @ jnp.mean(columns**2, axis=0)
     features = jnp.mean(path.features(X) ** 2, axis=0)
     squares = squares + path.feature_weights.astype(X.dtype) ** 2 @ features
@@ -71,14 +69,14 @@ def rounding_of(
 
 
 def _values(
-    path: PathwiseFunction,
+    path: Formula,
     feature_weights: Float[Array, "S F"],
     update_weights: Float[Array, "S U"],
     X: Float[Array, "S R D"],
 ) -> Float[Array, "S R"]:
     rows = X.reshape(-1, X.shape[-1])
     drawn = _combine(path.features, feature_weights, rows)
-    columns = cross_gram(path.kernel, rows, path.anchors, path.derivative_sites)
+    columns = cross_gram(path.kernel, rows, path.anchors, path.sites)
     update = _weigh(update_weights.astype(X.dtype), columns)
     return drawn + update + mean_at(path.mean_fn, rows).reshape(X.shape[:2])
 

@@ -1,7 +1,6 @@
 """A drawn function: what it is made of, evaluation, selection."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
@@ -9,39 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from .._features.basis import AbstractBasis, Sobol
-from .._features.maps import AbstractFeatures, SumFeatures, combine, weigh
+from .._features.basis import AbstractBasis
+from .._features.maps import AbstractFeatures, SumFeatures
 from .._hyper.checks import (
     as_inputs,
     as_points,
     common_dtype,
     is_traced,
     require_finite,
+    require_held,
     require_inside,
 )
-from .._hyper.unchecked import jit
 from .._kernels.kernel import AbstractKernel, product_of
-from .._numerics.blocks import block_rows, map_batches, map_rows
-from .._posterior.derivatives import (
-    DerivativeSites,
-    by_each_input,
-    cross_gram,
-    require_derivatives,
-)
-from .._posterior.mean import ZeroMean, mean_at
-
-
-class AnchorValues(eqx.Module):
-    """What a posterior says of its anchors: values ~ N(mean, root root^T), seen with
-    independent noise of variance `noise_var`, jitter included. Data have no root; a
-    prior has infinite noise, and so has a value that was not observed. A part of a path
-    has none of its own."""
-
-    mean: Float[Array, " M"]
-    noise_var: Float[Array, "..."]
-    root: Float[Array, "M M"] | None = None
+from .._numerics.blocks import block_rows
+from .._posterior.derivatives import DerivativeSites, require_derivatives
+from .._posterior.mean import ZeroMean
+from .._posterior.told import as_new_data
+from .formula import Formula, evaluate, evaluate_each, gradient, hessian
+from .given import AnchorValues
+from .told import told
 
 
 class PathwiseFunction(eqx.Module):
@@ -139,7 +126,7 @@ class PathwiseFunction(eqx.Module):
             )
         X = self._inside(call, require_finite(X, call))
         X, size = self._block(call, X, block_size)
-        return _evaluate_each(bare(self), X, block_size=size)
+        return evaluate_each(bare(self), X, block_size=size)
 
     def gradient(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -169,7 +156,7 @@ class PathwiseFunction(eqx.Module):
         call = "paths.gradient(X)"
         X, size = self._query(call, X, block_size)
         require_derivatives(call, self.kernel, 1)
-        return _gradient(bare(self), X, block_size=size)
+        return gradient(bare(self), X, block_size=size)
 
     def hessian(
         self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
@@ -194,7 +181,74 @@ class PathwiseFunction(eqx.Module):
         X, size = self._query(call, X, block_size)
         require_derivatives(call, self.kernel, 2)
         size = max(1, size // X.shape[1])
-        return _hessian(bare(self), X, block_size=size)
+        return hessian(bare(self), X, block_size=size)
+
+    def condition_on(
+        self,
+        X: Real[ArrayLike, "Q D"],
+        y: Real[ArrayLike, " Q"],
+        noise_var: Real[ArrayLike, "..."],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> "PathwiseFunction":
+        """The same functions, told y = f(X) + e, e ~ N(0, noise_var), as well.
+
+        They keep their prior weights and the noise of the old data, so what changes is
+        what was learnt; in law they are paths of `posterior.condition_on(X, y,
+        noise_var)`, in the same features. Paths of a prior become those of a posterior,
+        paths of a sparse posterior take its q(u) for what was known before. The jitter
+        of the new values is that of the old ones.
+
+        The noise e of the new values comes with the path: the same path told the same
+        again is the same function, and `paths[i]` is told as it is within `paths`.
+        Paths told one thing after the other have noise of their own each time.
+
+        For fantasies map over y:
+        `jax.vmap(lambda y: paths.condition_on(X, y, noise_var)(points))(ys)`.
+
+        Args:
+            X: more inputs, within the domain of the paths.
+            y: their values.
+            noise_var: variance of the noise, one or one for each value.
+            key: for noise other than the path's own, now and later.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
+                a point outside the domain, a block that cannot be factored; a part of a
+                path, or paths that are stacked.
+
+        Cost: O(N^2 Q + N Q S) for N old and Q new values, with the factor that a path
+            shares with its posterior. Paths drawn within `jit` or `vmap`, over draws of
+            hyperparameters or from a sparse posterior have none, and make it once, in
+            N^3 / 3; what was told has it.
+
+        Source: Wilson et al. 2021, arXiv 2011.04026, section 3: Matheron's rule.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior, PathwiseSampler
+            >>> X = jnp.array([[0.0], [1.0]])
+            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+            >>> paths = PathwiseSampler(posterior, 256).sample_paths(jax.random.key(0))
+            >>> told = paths.condition_on([[0.5]], [0.3], noise_var=1e-4)
+            >>> bool(abs(told([[0.5]])[0, 0] - 0.3) < 0.05)
+            True
+        """
+        call = "paths.condition_on"
+        self._require_one_draw(f"{call}(X, y, noise_var)")
+        if self.given is None or self.given.key is None:
+            raise ValueError(
+                f"`{call}`: a part of a path was told nothing of its own. Got a path "
+                "of `paths.parts()`. Tell the whole path, then take its parts: "
+                "`paths.condition_on(X, y, noise_var).parts()`."
+            )
+        data = as_new_data(call, X, y, noise_var, self.anchors.shape[-1])
+        data = data._replace(X=self._inside(f"{call}(X=...)", data.X))
+        given = self.given if key is None else self.given.seeded(key)
+        path, given = told(bare(self), given, data)
+        parts = path.anchors, path.update_weights, self.kernel, self.mean_fn
+        rest = given, self.basis, path.sites
+        return PathwiseFunction(path.features, path.feature_weights, *parts, *rest)
 
     def parts(self) -> "tuple[PathwiseFunction, ...]":
         """The path as a sum: one function for each additive term of its kernel.
@@ -262,16 +316,7 @@ class PathwiseFunction(eqx.Module):
             floating = jnp.issubdtype(leaf.dtype, jnp.floating)
             return leaf.astype(dtype) if floating else leaf
 
-        kernel = jax.tree.leaves(self.kernel)
-        for value in (v for v in kernel if not is_traced(v)):
-            held = np.abs(np.asarray(value.astype(dtype), float))
-            limits = jnp.finfo(dtype)
-            bad = (held > float(limits.max)) | (held < float(limits.tiny))
-            if (bad & (np.asarray(value) != 0)).any():
-                raise ValueError(
-                    f"`paths.astype({jnp.dtype(dtype)})` must hold the kernel's "
-                    f"hyperparameters. Got {value}. Rescale y or the inputs first."
-                )
+        require_held("paths.astype", self.kernel, dtype)
         return jax.tree.map(cast, self)
 
     def _query(
@@ -315,8 +360,11 @@ class PathwiseFunction(eqx.Module):
     def __getitem__(self, index: slice | ArrayLike) -> "PathwiseFunction":
         if not isinstance(index, slice):
             index = self._in_range(index)
-        return _with_weights(
-            self, self.feature_weights[index], self.update_weights[index]
+        return dataclasses.replace(
+            self,
+            feature_weights=self.feature_weights[index],
+            update_weights=self.update_weights[index],
+            given=None if self.given is None else self.given.chosen(index),
         )
 
     def _in_range(self, index: ArrayLike) -> Array:
@@ -342,56 +390,8 @@ OUTSIDE = (
 )
 
 
-def bare(path: PathwiseFunction) -> PathwiseFunction:
-    """`path` without what only tells where it comes from, so that paths of all samplers
-    and bases share their compiled programs."""
-    return dataclasses.replace(path, given=None, basis=Sobol())
-
-
-_blocked = functools.partial(jit, static_argnames="block_size")
-
-
-@_blocked
-def evaluate(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    """`path(X)`, with nothing checked."""
-    return map_rows(lambda rows: _values(path, rows), X, block_size)
-
-
-@_blocked
-def _evaluate_each(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    def one(weights_and_points):
-        *weights, points = weights_and_points
-        alone = _with_weights(path, *(w[None, :] for w in weights))
-        return map_rows(lambda rows: _values(alone, rows), points, block_size)[0]
-
-    together = max(1, block_size // X.shape[1])
-    return map_batches(one, (path.feature_weights, path.update_weights, X), together)
-
-
-@_blocked
-def _gradient(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = by_each_input(lambda rows: _values(path, rows))
-    return map_rows(slopes, X, block_size, axis=-2)
-
-
-@_blocked
-def _hessian(path: PathwiseFunction, X: Array, block_size: int) -> Array:
-    slopes = by_each_input(lambda rows: _values(path, rows))
-    return map_rows(by_each_input(slopes), X, block_size, axis=-3)
-
-
-def _values(path: PathwiseFunction, X: Array) -> Array:
-    drawn = combine(path.features, path.feature_weights, X)
-    rows = cross_gram(path.kernel, X, path.anchors, path.derivative_sites)
-    update = weigh(path.update_weights.astype(X.dtype), rows)
-    return mean_at(path.mean_fn, X)[None, :] + drawn + update
-
-
-def _with_weights(
-    path: PathwiseFunction, feature_weights: Array, update_weights: Array
-) -> PathwiseFunction:
-    return eqx.tree_at(
-        lambda p: [p.feature_weights, p.update_weights],
-        path,
-        [feature_weights, update_weights],
-    )
+def bare(path: PathwiseFunction) -> Formula:
+    """`path` without what only tells where it comes from."""
+    weights = path.feature_weights, path.anchors, path.update_weights
+    process = path.kernel, path.mean_fn, path.derivative_sites
+    return Formula(path.features, *weights, *process)

@@ -1,5 +1,6 @@
 """Matheron's rule: samplers that turn a Gaussian process into callable draws."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +37,9 @@ from .._posterior.mean import mean_at
 from .._posterior.missing import in_use, only, with_sites
 from .._posterior.process import resolved
 from .._posterior.sparse import Inducing, SparseGPPrior
-from .._solvers.cholesky import CholeskyFactor
-from .path import AnchorValues, PathwiseFunction
+from .._solvers.cholesky import AbstractFactor
+from .given import AnchorValues
+from .path import PathwiseFunction
 
 
 class PathwiseSampler(eqx.Module):
@@ -236,6 +238,7 @@ def matheron(
     drawn = observe(_prior_draw(prior.mean_fn, phi, weights, size), anchors, sites).T
     update = solve((values - drawn - scale[None, :] * noise).T).T
     parts = phi, weights, anchors, update, prior.kernel, prior.mean_fn
+    given = given.seeded(key).numbered(n_paths)
     return PathwiseFunction(*parts, given, basis, derivative_sites=sites)
 
 
@@ -279,7 +282,17 @@ def _paths(
         where = _in_domain(call, posterior.derivatives.sites.X, basis)
         posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
     paths = _draw_exact(key, posterior, basis, *sizes)
-    return _finite(call, paths, _holds_numbers(paths))
+    paths = _finite(call, paths, _holds_numbers(paths))
+    return _with_factor(paths, posterior.factor)
+
+
+def _with_factor(paths: PathwiseFunction, root: AbstractFactor) -> PathwiseFunction:
+    """The paths with the posterior's factor, to be told more with: a reference, which
+    takes nothing. Where something is traced it would be a copy for each key."""
+    if paths.given is None or is_traced(paths.update_weights):
+        return paths
+    given = dataclasses.replace(paths.given, factor=root)
+    return dataclasses.replace(paths, given=given)
 
 
 _static = functools.partial(jit, static_argnames=("n_features", "n_paths"))
@@ -295,19 +308,22 @@ def _draw_exact(
 ) -> PathwiseFunction:
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
-    given = AnchorValues(data[0], posterior.jitter_var + data[1])
+    noise_var, jitter_var = posterior.jitter_var + data[1], posterior.jitter_var
+    # Values are first, and what was not observed has none.
+    own_jitter = jnp.max(jitter_var.reshape(-1)[: posterior.y.shape[0]])
     sites, solve = sites_of(derivatives), posterior.factor.solve
     seen = with_sites(posterior.observed, sites)
     if seen is not None:
-        given = AnchorValues(data[0], jnp.where(seen, given.noise_var, jnp.inf))
+        noise_var = jnp.where(seen, noise_var, jnp.inf)
         solve = functools.partial(_solve_of_observed, posterior.factor, seen)
+    given = AnchorValues(data[0], noise_var, jitter_var=own_jitter)
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     sizes = basis, n_features, sites
     return matheron(key, prior, prior.X, given, values, solve, *sizes)
 
 
 def _solve_of_observed(
-    factor: CholeskyFactor, seen: Bool[Array, " U"], B: Float[Array, "U S"]
+    factor: AbstractFactor, seen: Bool[Array, " U"], B: Float[Array, "U S"]
 ) -> Float[Array, "U S"]:
     """Weights that are zero where nothing was observed, whose noise is infinite."""
     return factor.solve(only(seen, B.T).T)
@@ -325,7 +341,8 @@ def _draw_prior(
     # path has the shape of a conditioned one.
     X, solve = prior.X, jnp.zeros_like
     values = jnp.zeros((n_paths, X.shape[0]), X.dtype)
-    given = AnchorValues(values[0], jnp.full((), jnp.inf, X.dtype))
+    no_data = jnp.full((), jnp.inf, X.dtype)
+    given = AnchorValues(values[0], no_data, jitter=prior.jitter)
     paths = matheron(key, prior, X, given, values, solve, basis, n_features)
     ok = _holds_numbers(paths)
     if not isinstance(paths.features, FourierFeatures):
@@ -380,7 +397,8 @@ def _given(guide: AbstractGuide, inducing: Inducing) -> AnchorValues:
     mean, root = guide.whitened(inducing)
     lower = inducing.factor.lower
     values = inducing.mean + lower @ mean
-    return AnchorValues(values, inducing.jitter_var, lower @ root)
+    jitter_var = inducing.jitter_var
+    return AnchorValues(values, jitter_var, lower @ root, jitter_var)
 
 
 def _in_domain(call: str, X: Float[Array, "M D"], basis: AbstractBasis) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._kernels.kernel import AbstractKernel
-from .._solvers.cholesky import CholeskyFactor
+from .._solvers.cholesky import AbstractFactor
 from .derivatives import (
     Derivatives,
     DerivativeSites,
@@ -37,7 +37,7 @@ class Conditional(eqx.Module):
     mean_fn: Callable
     X: Float[Array, "N D"]
     sites: DerivativeSites | None
-    factor: CholeskyFactor
+    factor: AbstractFactor
     weights: Float[Array, " U"]
     observed: Bool[Array, " N"] | None = None
 

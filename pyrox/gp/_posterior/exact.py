@@ -21,7 +21,12 @@ from .._hyper.checks import (
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
 from .._kernels.kernel import AbstractKernel
-from .._solvers.cholesky import CholeskyFactor, checked_factor, guarded_factor
+from .._solvers.cholesky import (
+    AbstractFactor,
+    CholeskyFactor,
+    checked_factor,
+    guarded_factor,
+)
 from .._solvers.joint_draw import draw
 from . import moments
 from .conditional import Conditional, observed
@@ -37,6 +42,7 @@ from .must_hold import require_posterior
 from .predictions import AbstractConditioned
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
+from .told import as_new_data, posterior_told
 
 
 class GPPrior(eqx.Module):
@@ -195,7 +201,7 @@ class ConditionedGP(AbstractConditioned):
     prior: GPPrior
     y: Float[Array, " N"]
     noise_var: Float[Array, "..."]
-    factor: CholeskyFactor
+    factor: AbstractFactor
     weights: Float[Array, " U"]
     jitter_var: Float[Array, "..."]
     derivatives: Derivatives | None = None
@@ -223,6 +229,59 @@ class ConditionedGP(AbstractConditioned):
         """
         densities = moments.leave_one_out_log_density(self._conditional())
         return densities[: self.y.shape[0]]
+
+    def condition_on(
+        self,
+        X: Real[ArrayLike, "Q D"],
+        y: Real[ArrayLike, " Q"],
+        noise_var: Real[ArrayLike, "..."],
+    ) -> "ConditionedGP":
+        """The posterior given more values, y = f(X) + e, e ~ N(0, noise_var), as well.
+
+        The factor is extended by their block, not computed again, and what comes out is
+        the posterior given all data at once. The new values carry the jitter variance
+        of the old ones: `GPPrior.condition` would take it anew from the inputs of all
+        (kernels whose variance is not constant), and in float32, by default, from how
+        many there are; where it must be larger for many values, give `GPPrior` a
+        jitter of your own.
+
+        For fantasies, `jax.vmap(lambda y: posterior.condition_on(X, y, noise_var))(ys)`
+        extends the factor once for all of them. Their posteriors have a copy each where
+        they leave the `vmap`, so ask within it.
+
+        Args:
+            X: more inputs, old ones among them or not.
+            y: their values.
+            noise_var: variance of the noise, one or one for each value.
+
+        Raises:
+            ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
+                a block that cannot be factored; posteriors that are stacked. Under
+                `jit` errors of value are raised when the program runs.
+
+        Cost: 2 N^2 Q operations for N observations and Q more. The factor of the old
+            ones is shared, not copied.
+
+        Source: Rasmussen & Williams 2006, eqs. A.11 to A.13.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from pyrox.gp import RBF, GPPrior
+            >>> X = jnp.array([[0.0], [1.0]])
+            >>> posterior = GPPrior(RBF(), X).condition(jnp.array([1.0, -1.0]), 0.01)
+            >>> posterior = posterior.condition_on([[0.5]], [0.3], noise_var=0.01)
+            >>> posterior.X.shape, bool(posterior.predict_var([[0.5]])[0] < 0.01)
+            ((3, 1), True)
+        """
+        call = "ConditionedGP.condition_on"
+        self._require_one("condition_on(X, y, noise_var)")
+        data = as_new_data(call, X, y, noise_var, self.X.shape[1])
+        told: ConditionedGP = posterior_told(self, data)
+        noise = with_derivatives(told.y, told.noise_var, told.derivatives)[1]
+        found = told.factor, told.weights, (noise, told.jitter_var)
+        seen = with_sites(told.observed, sites_of(told.derivatives))
+        warn_of_rounding(call, told.prior.jitter, *found, observed=seen)
+        return told
 
     def _conditional(self) -> Conditional:
         prior, where = self.prior, (self.X, sites_of(self.derivatives))

@@ -34,11 +34,7 @@ def require_posterior(
     weights; what is traced is looked at here, with one check for all of it."""
     kernel, X, jitter = process
     singular = said(no_factor(call, jitter, kept(X, observed)), observed)
-    no_numbers = (
-        f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
-        "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
-        "`kernel(X, X)`, and at the units of y."
-    )
+    no_numbers = _no_numbers(call)
     if not is_traced(weights):
         if not has_factor:
             _require_numbers(call, kernel, X, observed)
@@ -57,6 +53,44 @@ def require_posterior(
     in_a_model = " In a NumPyro model `gp_condition` makes it a density of -inf."
     sentences = [sentence + in_a_model for sentence in wanted]
     return require_all(weights, jnp.stack(list(wanted.values())), sentences)
+
+
+def _no_numbers(call: str) -> str:
+    return (
+        f"`{call}` must find finite weights: `mean_fn(X)` or the kernel holds NaN or "
+        "inf, or y over the noise is beyond the type. Look at `mean_fn(X)`, at "
+        "`kernel(X, X)`, and at the units of y."
+    )
+
+
+def require_told(
+    call: str,
+    data: tuple[Float[Array, "Q D"], Float[Array, " Q"], Float[Array, "..."]],
+    has_factor: Bool[Array, ""],
+    weights: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """The weights, if they are those of what was told more `data`, inputs, values and
+    the variances of their noise, else raise the reason."""
+    X, y, noise_var = data
+    no_factor = (
+        f"`{call}`: the covariance of the {X.shape[0]} new values, given the old ones, "
+        f"is not positive definite in {weights.dtype}: inputs coincide, or nearly, and "
+        "noise_var and the jitter of the posterior are less than rounding. Pass a "
+        "larger noise_var, or condition on all data at once, with a larger jitter of "
+        "`GPPrior`."
+    )
+    if not is_traced(weights):
+        require_ok(weights, has_factor, no_factor)
+        finite = bool(np.isfinite(np.asarray(weights)).all())
+        return require_ok(weights, finite, _no_numbers(call))
+    wanted = {
+        must_be_finite(f"{call}(X=...)"): jnp.all(jnp.isfinite(X)),
+        must_be_finite(f"{call}(y=...)"): jnp.all(jnp.isfinite(y)),
+        must_be_variance(f"{call}(noise_var=...)"): jnp.all(finite_positive(noise_var)),
+        no_factor: has_factor,
+        _no_numbers(call): jnp.all(jnp.isfinite(weights)),
+    }
+    return require_all(weights, jnp.stack(list(wanted.values())), list(wanted))
 
 
 def _require_numbers(

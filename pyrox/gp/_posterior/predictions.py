@@ -134,14 +134,18 @@ class AbstractConditioned(eqx.Module):
 
     def _query(self, method: str, X: ArrayLike) -> Array:
         weights = self._conditional().weights
-        if weights.ndim != 1:
-            raise ValueError(
-                f"`ConditionedGP.{method}(X)`: these posteriors are stacked, with "
-                f"leading axes {weights.shape[:-1]}. Map over them: "
-                f"`jax.vmap(lambda posterior: posterior.{method}(X))(posteriors)`."
-            )
+        self._require_one(f"{method}(X)")
         X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
         return X.astype(common_dtype(X, weights))
+
+    def _require_one(self, method: str) -> None:
+        weights = self._conditional().weights
+        if weights.ndim != 1:
+            raise ValueError(
+                f"`ConditionedGP.{method}`: these posteriors are stacked, with "
+                f"leading axes {weights.shape[:-1]}. Map over them: "
+                f"`jax.vmap(lambda posterior: posterior.{method})(posteriors)`."
+            )
 
     def _value_and_gradient(
         self, method: str, X: ArrayLike, block_size: int | None

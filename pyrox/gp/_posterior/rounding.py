@@ -2,14 +2,13 @@
 
 import math
 import warnings
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._hyper.checks import is_traced
-from .._solvers.cholesky import CholeskyFactor
+from .._solvers.cholesky import AbstractFactor
 
 _VISIBLE = 0.1
 # The line of the user, behind `condition` and Equinox's wrapper of methods.
@@ -18,30 +17,28 @@ _WIDER = 'Pass float64 data under `jax.config.update("jax_enable_x64", True)`'
 
 
 def rounding(
-    factor: CholeskyFactor,
-    weights: Float[Array, " U"],
-    noise_var: Float[Array, "..."],
-    jitter_var: Float[Array, "..."],
+    variances: Float[np.ndarray, " U"],
+    weights: Float[np.ndarray, " U"],
+    noise_var: Float[np.ndarray, " U"],
+    jitter_var: Float[np.ndarray, " U"],
 ) -> float:
     """The error of the mean, at most, over the deviation of the least noise, each
-    observation in units of its own deviation.
+    observation in units of its own deviation, the root of its variance.
 
     A product k(x, X) w of N terms rounds by eps sqrt(N) k |w|, and the weights are
     large where noise is little. Over 400 random problems in float32 the error over the
     posterior's deviation was below this, by 1.5 to 30 times where it was between .01
     and 1.
     """
-    lower, w = np.asarray(factor.lower), np.asarray(weights)  # compiles nothing
-    variances = np.einsum("ij,ij->i", lower, lower)
-    size = np.linalg.norm(np.sqrt(variances) * w) * np.sqrt(w.size)
-    least = np.min((np.asarray(noise_var) + np.asarray(jitter_var)) / variances)
-    return float(np.finfo(w.dtype).eps * size / np.sqrt(least))
+    size = np.linalg.norm(np.sqrt(variances) * weights) * np.sqrt(weights.size)
+    least = np.min((noise_var + jitter_var) / variances)
+    return float(np.finfo(weights.dtype).eps * size / np.sqrt(least))
 
 
 def shift_by_jitter(
-    weights: Float[Array, " U"],
-    noise_var: Float[Array, "..."],
-    jitter_var: Float[Array, "..."],
+    weights: Float[np.ndarray, " U"],
+    noise_var: Float[np.ndarray, " U"],
+    jitter_var: Float[np.ndarray, " U"],
 ) -> tuple[float, float, float]:
     """How far the jitter moves the mean at the data, at most, as a root mean square
     over the deviation of the noise that was asked for; and where the jitter is largest
@@ -65,7 +62,7 @@ def shift_by_jitter(
 def warn_of_rounding(
     call: str,
     jitter: float | None,
-    factor: CholeskyFactor,
+    factor: AbstractFactor,
     weights: Float[Array, " U"],
     noise_var: tuple[Array, Array],
     observed: Bool[Array, " U"] | None = None,
@@ -74,17 +71,17 @@ def warn_of_rounding(
     `jitter` was left to us, the noise that was asked for. `noise_var` is that and the
     jitter's. What is traced cannot be looked at, and what was not observed does not
     count."""
-    if any(map(is_traced, (factor.lower, weights, *noise_var, observed))):
+    if any(map(is_traced, jax.tree.leaves((factor, weights, noise_var, observed)))):
         return
-    if observed is not None:
-        keep: Any = np.asarray(observed)
-        if not keep.any():
-            return
-        noise, jitter_var = (np.broadcast_to(v, keep.shape) for v in noise_var)
-        every = factor.lower, weights, noise, jitter_var
-        lower, weights, *own = (jax.device_put(np.asarray(a)[keep]) for a in every)
-        factor, noise_var = CholeskyFactor(lower), (own[0], own[1])
-    lost = rounding(factor, weights, *noise_var)
+    variances, w = factor.variances(), np.asarray(weights)  # compiles nothing
+    noise, jitter_var = (np.broadcast_to(v, w.shape) for v in noise_var)
+    keep = np.ones(w.shape, bool) if observed is None else np.asarray(observed)
+    if not keep.any():
+        return
+    variances, w, noise, jitter_var = (
+        values[keep] for values in (variances, w, noise, jitter_var)
+    )
+    lost = rounding(variances, w, noise, jitter_var)
     if lost > _VISIBLE:
         warnings.warn(
             f"`{call}`: {weights.dtype} resolves the mean only to about {lost:.2g} "
@@ -94,7 +91,7 @@ def warn_of_rounding(
             stacklevel=_CALLER,
         )
     elif jitter is None and weights.dtype == np.float32:
-        moved, added, asked = shift_by_jitter(weights, *noise_var)
+        moved, added, asked = shift_by_jitter(w, noise, jitter_var)
         if moved > _VISIBLE and added > asked:
             warnings.warn(
                 f"`{call}`: the posterior is that of a larger noise. For float32 the "
