@@ -35,7 +35,7 @@ def data(d, n=30, seed=0):
     return X, np.sin(5 * X).sum(axis=1)
 
 
-def drawn(kernel, d, n_paths=6, seed=0, basis="sobol"):
+def drawn(kernel, d, n_paths=6, seed=0, basis: Any = "sobol"):
     X, y = data(d, seed=seed)
     posterior = GPPrior(kernel, X).condition(y, 1e-3)
     sampler = PathwiseSampler(posterior, 128, basis)
@@ -103,17 +103,13 @@ def test_units_of_inputs_and_values_do_not_matter(x64):
 def test_float32_is_near_float64():
     X, y = data(2)
     found = {}
-    for width in (64, 32):
-        with jax.enable_x64(width == 64):
-            posterior = GPPrior(RBF(1.0, 0.3), X).condition(y, 1e-2)
-            paths = PathwiseSampler(posterior, 128, "iid").sample_paths(KEY, 4)
-            if width == 64:
-                wide = paths
-                found[64] = optimize_paths(KEY, paths, unit(2), **HARD)
-            with jax.enable_x64(False):
-                narrow = wide.astype(jnp.float32)
-                box = jnp.asarray(unit(2), jnp.float32)
-                found[32] = optimize_paths(KEY, narrow, box, **HARD)
+    with jax.enable_x64(True):
+        posterior = GPPrior(RBF(1.0, 0.3), X).condition(y, 1e-2)
+        paths = PathwiseSampler(posterior, 128, "iid").sample_paths(KEY, 4)
+        found[64] = optimize_paths(KEY, paths, unit(2), **HARD)
+    narrow = paths.astype(jnp.float32)
+    box = jnp.asarray(unit(2), jnp.float32)
+    found[32] = optimize_paths(KEY, narrow, box, **HARD)
     assert found[32].X.dtype == jnp.float32 and found[64].X.dtype == jnp.float64
     assert found[32].converged.all()
     assert np.allclose(found[32].values, found[64].values, atol=1e-3)
@@ -268,7 +264,7 @@ def test_choices_are_compared_exactly(x64):
 def test_whole_numbers_are_searched_as_such(x64):
     X, y = data(2)
     X = X * np.array([10.0, 1.0])
-    posterior = GPPrior(RBF(1.0, [2.0, 0.3]), X).condition(y, 1e-3)
+    posterior = GPPrior(RBF(1.0, np.array([2.0, 0.3])), X).condition(y, 1e-3)
     paths = PathwiseSampler(posterior, 128, "iid").sample_paths(KEY, 6)
     box = np.array([[0.4, 0.0], [9.7, 1.0]])
     found = optimize_paths(KEY, paths, box, integers=(0,), **HARD)
@@ -284,19 +280,24 @@ def test_whole_numbers_are_searched_as_such(x64):
 
 # --- Bad input ------------------------------------------------------------------------
 
+WRONG: dict[str, Any] = {"maximize": 1}
 BAD = {
     "must have shape (2, 2)": lambda p: optimize_paths(KEY, p, unit(3)),
     "below the upper": lambda p: optimize_paths(KEY, p, unit(2)[::-1]),
-    "Got 0.5 to 0.5": lambda p: optimize_paths(KEY, p, [[0.0, 0.5], [1.0, 0.5]]),
-    "must be finite": lambda p: optimize_paths(KEY, p, [[0.0, 0.0], [1.0, np.inf]]),
+    "Got 0.5 to 0.5": lambda p: optimize_paths(
+        KEY, p, np.array([[0.0, 0.5], [1.0, 0.5]])
+    ),
+    "must be finite": lambda p: optimize_paths(
+        KEY, p, np.array([[0.0, 0.0], [1.0, np.inf]])
+    ),
     "to choose from. Got neither": lambda p: optimize_paths(KEY, p),
     "Got both": lambda p: optimize_paths(KEY, p, unit(2), choices=unit(2)),
     "at least one row": lambda p: optimize_paths(KEY, p, choices=np.zeros((0, 2))),
     "hold a whole number": lambda p: optimize_paths(
-        KEY, p, [[0.2, 0.0], [0.8, 1.0]], integers=(0,)
+        KEY, p, np.array([[0.2, 0.0], [0.8, 1.0]]), integers=(0,)
     ),
     "numbers of inputs": lambda p: optimize_paths(KEY, p, unit(2), integers=(2,)),
-    "must be True or False": lambda p: optimize_paths(KEY, p, unit(2), maximize=1),
+    "must be True or False": lambda p: optimize_paths(KEY, p, unit(2), **WRONG),
     "must be a PathwiseFunction": lambda p: optimize_paths(KEY, p.kernel, unit(2)),
     "each as many as": lambda p: optimize_paths(KEY, p, unit(2), constraints=[p[:2]]),
     "at most the number of candidates": lambda p: optimize_paths(

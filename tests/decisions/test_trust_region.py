@@ -8,6 +8,7 @@ import pytest
 from pyrox.gp import TrustRegion
 
 BOX = np.array([[0.0, -10.0], [1.0, 10.0]])
+MIDDLE = np.array([0.5, 0.0])
 
 
 def after(rounds, **settings):
@@ -47,12 +48,12 @@ def test_patience_by_inputs_and_batch():
 
 def test_boxes():
     region = TrustRegion(2)
-    box = np.asarray(region.bounds([0.5, 0.0], BOX))
+    box = np.asarray(region.bounds(MIDDLE, BOX))
     assert np.allclose(box, [[0.1, -8.0], [0.9, 8.0]])
-    box = np.asarray(region.bounds([1.0, -10.0], BOX))
+    box = np.asarray(region.bounds(np.array([1.0, -10.0]), BOX))
     assert np.allclose(box, [[0.6, -10.0], [1.0, -2.0]])
     # Of the same volume, and longer where the function changes slowly.
-    box = np.asarray(region.bounds([0.5, 0.0], BOX, jnp.array([0.1, 2.0 * 4])))
+    box = np.asarray(region.bounds(MIDDLE, BOX, jnp.array([0.1, 2.0 * 4])))
     assert np.allclose((box[1] - box[0]) / (BOX[1] - BOX[0]), [0.4, 1.0])
 
 
@@ -67,11 +68,11 @@ def test_it_is_a_pytree():
     ("call", "sentence"),
     [
         (lambda r: TrustRegion(0), "whole number of at least 1"),
-        (lambda r: r.bounds([[0.0, 0.0]], BOX), "one point"),
-        (lambda r: r.bounds([0.0], BOX), r"shape \(2, 1\)"),
-        (lambda r: r.bounds([np.nan, 0.0], BOX), "finite"),
-        (lambda r: r.bounds([0.0, 0.0], BOX, -1.0), "positive"),
-        (lambda r: r.bounds([0.0, 0.0], BOX[::-1]), "below the upper"),
+        (lambda r: r.bounds(MIDDLE[None], BOX), "one point"),
+        (lambda r: r.bounds(MIDDLE[:1], BOX), r"shape \(2, 1\)"),
+        (lambda r: r.bounds(np.nan * MIDDLE, BOX), "finite"),
+        (lambda r: r.bounds(MIDDLE, BOX, -1.0), "positive"),
+        (lambda r: r.bounds(MIDDLE, BOX[::-1]), "below the upper"),
     ],
 )
 def test_bad_input(call, sentence):

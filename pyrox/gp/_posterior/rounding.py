@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 from .._hyper.checks import is_traced
 from .._solvers.cholesky import AbstractFactor
 
+_Numbers: TypeAlias = Float[Array, "..."] | Float[np.ndarray, "..."]
+
 _VISIBLE = 0.1
 # The line of the user, behind `condition` and Equinox's wrapper of methods.
 _CALLER = 4
@@ -17,10 +20,10 @@ _WIDER = 'Pass float64 data under `jax.config.update("jax_enable_x64", True)`'
 
 
 def rounding(
-    variances: Float[np.ndarray, " U"],
-    weights: Float[np.ndarray, " U"],
-    noise_var: Float[np.ndarray, " U"],
-    jitter_var: Float[np.ndarray, " U"],
+    variances: _Numbers,
+    weights: _Numbers,
+    noise_var: _Numbers,
+    jitter_var: _Numbers,
 ) -> float:
     """The error of the mean, at most, over the deviation of the least noise, each
     observation in units of its own deviation, the root of its variance.
@@ -30,15 +33,16 @@ def rounding(
     posterior's deviation was below this, by 1.5 to 30 times where it was between .01
     and 1.
     """
-    size = np.linalg.norm(np.sqrt(variances) * weights) * np.sqrt(weights.size)
-    least = np.min((noise_var + jitter_var) / variances)
-    return float(np.finfo(weights.dtype).eps * size / np.sqrt(least))
+    w, noise, jitter = map(np.asarray, (weights, noise_var, jitter_var))
+    size = np.linalg.norm(np.sqrt(variances) * w) * np.sqrt(w.size)
+    least = np.min((noise + jitter) / variances)
+    return float(np.finfo(w.dtype).eps * size / np.sqrt(least))
 
 
 def shift_by_jitter(
-    weights: Float[np.ndarray, " U"],
-    noise_var: Float[np.ndarray, " U"],
-    jitter_var: Float[np.ndarray, " U"],
+    weights: _Numbers,
+    noise_var: _Numbers,
+    jitter_var: _Numbers,
 ) -> tuple[float, float, float]:
     """How far the jitter moves the mean at the data, at most, as a root mean square
     over the deviation of the noise that was asked for; and where the jitter is largest
