@@ -1,8 +1,8 @@
 """`python -m benchmarks.told`: telling paths ten more values, against drawing anew.
 
 Matern-5/2 of two inputs, 1000 and 4000 values and 10 more, 1024 features, 8 and 100
-paths, in both float widths: `paths.condition_on` against `GPPrior.condition` of all
-data and `sample_paths`; then the posterior's `condition_on` against `condition`. Medians of
+paths, in both float widths: `paths.condition_on` against `GPPrior.condition` of all and
+`sample_paths`; then the posterior's `condition_on` against `condition`. Medians of
 turns taken, so both find the cache as the other left it; compiling is left out.
 """
 
