@@ -21,28 +21,3 @@ def minimised(
     found = jax.block_until_ready(optimize_paths(key, paths, bounds))
     seconds = time.perf_counter() - start
     return np.asarray(found.X), np.asarray(found.values), seconds
-
-
-class Thompson:
-    """`ThompsonSampling` as a strategy of `thompson_regret`: what it has not been told
-    it is told before it is asked."""
-
-    def __init__(self, bounds: np.ndarray, q: int, seed: int):
-        from pyrox.gp import Matern, ThompsonSampling
-
-        kernel = Matern(2.5, 1.0, np.full(bounds.shape[1], 0.5))
-        self.study = ThompsonSampling(kernel, bounds, batch_size=q)
-        self.key = jax.random.key(seed)
-        self.state = None
-        self.n_told = 0
-
-    def __call__(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
-        if self.state is None:
-            self.state = self.study.init(X, y)
-        else:
-            new = slice(self.n_told, None)
-            self.state = self.study.tell(self.state, X[new], y[new])
-        self.n_told = len(y)
-        self.key, key = jax.random.split(self.key)
-        X_next, self.state = self.study.ask(key, self.state)
-        return np.asarray(X_next)

@@ -115,6 +115,7 @@ def test_float32_is_near_float64():
     assert np.allclose(found[32].values, found[64].values, atol=1e-3)
 
 
+@pytest.mark.exhaustive
 def test_a_path_does_not_depend_on_the_others(x64):
     paths = drawn(KERNELS["Matern-5/2"](), 2, n_paths=70)
     box = unit(2)
@@ -146,6 +147,7 @@ def _dip(X):
     return -100 * jnp.exp(-1e6 * jnp.sum((X - 0.6) ** 2, axis=1))
 
 
+@pytest.mark.exhaustive
 def test_jit_and_vmap_give_the_same(x64):
     paths, box = drawn(KERNELS["RBF"](), 2, n_paths=4), unit(2)
     found = optimize_paths(KEY, paths, box, **HARD)
@@ -186,7 +188,8 @@ def _optimum(y, lengthscale, which):
     return jnp.sum(weights @ getattr(found, which))
 
 
-@pytest.mark.parametrize("which", few_of(["values", "X"], "X"))
+@pytest.mark.parametrize("which", ["values", "X"])
+@pytest.mark.exhaustive
 def test_derivatives_are_those_of_differences(x64, which):
     y = data(2, n=12)[1]
     at = jnp.asarray(y), jnp.asarray(0.35)
@@ -205,6 +208,7 @@ def test_derivatives_are_those_of_differences(x64, which):
 # --- Constraints --------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_the_constrained_optimum_is_that_of_scipy(x64):
     paths, other = drawn(KERNELS["RBF"](), 2), drawn(KERNELS["Matern-5/2"](), 2, seed=1)
     found = optimize_paths(KEY, paths, unit(2), constraints=[other], **HARD)
@@ -261,6 +265,7 @@ def test_choices_are_compared_exactly(x64):
     assert (rows == np.where(held, values, np.inf).argmin(axis=1)).all()
 
 
+@pytest.mark.exhaustive
 def test_whole_numbers_are_searched_as_such(x64):
     X, y = data(2)
     X = X * np.array([10.0, 1.0])

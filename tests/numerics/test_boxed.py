@@ -48,6 +48,7 @@ def test_quadratics_are_minimised_as_by_scipy(x64):
         assert np.allclose(x, expected.x, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_curved_valley(x64):
     """Rosenbrock's, in four inputs from -2 to 2."""
 
@@ -68,6 +69,7 @@ def _rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
+@pytest.mark.exhaustive
 def test_a_search_does_not_depend_on_its_companions(x64):
     A, centres = quadratics()
     together = descended(of_quadratics(A, centres), np.full(centres.shape, 0.3))
@@ -94,6 +96,7 @@ def test_a_level_function_has_converged_where_it_began(x64):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.exhaustive
 def test_rounding_ends_a_search(x64, dtype):
     """Slopes that are noise: it stops, and says that it has converged."""
     noise = 1e-3

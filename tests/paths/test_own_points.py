@@ -36,7 +36,7 @@ def drawn(kernel, derivatives=None):
     return PathwiseSampler(posterior, 32, "iid").sample_paths(jax.random.key(1), 5)
 
 
-@pytest.mark.parametrize("rows", [None, 8])
+@pytest.mark.parametrize("rows", few_of([None, 8], None))
 @pytest.mark.parametrize("name", few_of(KERNELS, "of many kinds"))
 def test_they_are_those_of_each_and_gradient(x64, monkeypatch, name, rows):
     if rows:

@@ -98,7 +98,7 @@ def exact_errors(monkeypatch, case, scale: float = 1.0) -> list[float]:
     return [relative_error(mean, wanted[0]), relative_error(cov, wanted[1])]
 
 
-@pytest.mark.parametrize("kind", few_of(["RBF", "Matern-3/2"], "Matern-3/2"))
+@pytest.mark.parametrize("kind", few_of(["RBF", "Matern-3/2"]))
 def test_told_paths_have_the_moments_of_all_data(monkeypatch, eager, kind):
     assert max(exact_errors(monkeypatch, small(kind))) < ROUNDING
 
@@ -281,7 +281,7 @@ def one_shot(paths, new, noise):
     return np.linalg.solve(K + np.diag(diagonal), residual.T).T
 
 
-@pytest.mark.parametrize("with_slopes", few_of([False, True], True))
+@pytest.mark.parametrize("with_slopes", few_of([False, True], False))
 def test_it_is_the_rule_of_all_data_at_once(with_slopes):
     paths: Any = plain(derivatives=slopes() if with_slopes else None)
     _, noise = told.fresh_noise(paths.given, len(Y) - N, np.dtype("float64"))
@@ -319,6 +319,7 @@ def test_many_updates_are_one(n, monkeypatch):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_path_is_told_as_it_is_among_others():
     paths = plain()
     more = paths.condition_on(*NEW)

@@ -72,7 +72,7 @@ def optimize_paths(
         integers: inputs that take whole numbers.
         include: points to start from, such as the best data; those outside the bounds
             are moved to the nearest inside.
-        n_candidates, n_starts: how hard to search. By default 4096 and 64 for one or
+        n_candidates, n_starts: how hard to search. By default 1024 and 16 for one or
             two inputs, 8192 and 256 for more.
         progress: whether to show a bar, which appears after two seconds.
 
@@ -210,9 +210,9 @@ def _as_sizes(
 ) -> Sizes:
     few = target.box.in_size <= 2
     if n_candidates is None:
-        n_candidates = 4096 if few else 8192
+        n_candidates = 1024 if few else 8192
     if n_starts is None:
-        n_starts = min(64 if few else 256, n_candidates)
+        n_starts = min(16 if few else 256, n_candidates)
     n_candidates = as_count(f"{call}(n_candidates=...)", n_candidates)
     n_starts = as_count(f"{call}(n_starts=...)", n_starts)
     if n_starts > n_candidates:

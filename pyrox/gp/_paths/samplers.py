@@ -3,12 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
@@ -20,7 +18,7 @@ from .._features.maps import (
     count_columns,
     move_origin,
 )
-from .._hyper.checks import as_count, is_traced, require_inside, require_ok, without_nan
+from .._hyper.checks import as_count, is_traced, require_inside, require_ok
 from .._hyper.parameters import require_valid
 from .._hyper.unchecked import jit, one_step
 from .._numerics.blocks import block_rows, map_rows
@@ -38,6 +36,7 @@ from .._posterior.missing import in_use, only, with_sites
 from .._posterior.process import resolved
 from .._posterior.sparse import Inducing, SparseGPPrior
 from .._solvers.cholesky import AbstractFactor
+from .finite import as_finite, holds_numbers
 from .given import AnchorValues
 from .path import PathwiseFunction
 
@@ -189,7 +188,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         sentence = no_factor("DecoupledPathwiseSampler", prior.jitter, Z)
         weights = require_ok(paths.update_weights, ok, sentence)
         paths = eqx.tree_at(lambda p: p.update_weights, paths, weights)
-        return _finite("DecoupledPathwiseSampler", paths, finite)
+        return as_finite("DecoupledPathwiseSampler", paths, finite)
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -276,13 +275,13 @@ def _paths(
     if isinstance(process, GPPrior):
         X = require_valid(call, process.kernel, X)
         prior = eqx.tree_at(lambda p: p.X, process, X)
-        return _finite(call, *_draw_prior(key, prior, basis, *sizes))
+        return as_finite(call, *_draw_prior(key, prior, basis, *sizes))
     posterior = eqx.tree_at(lambda p: p.prior.X, process, X)
     if posterior.derivatives is not None:
         where = _in_domain(call, posterior.derivatives.sites.X, basis)
         posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
     paths = _draw_exact(key, posterior, basis, *sizes)
-    paths = _finite(call, paths, _holds_numbers(paths))
+    paths = as_finite(call, paths, holds_numbers(paths))
     return _with_factor(paths, posterior.factor)
 
 
@@ -344,7 +343,7 @@ def _draw_prior(
     no_data = jnp.full((), jnp.inf, X.dtype)
     given = AnchorValues(values[0], no_data, jitter=prior.jitter)
     paths = matheron(key, prior, X, given, values, solve, basis, n_features)
-    ok = _holds_numbers(paths)
+    ok = holds_numbers(paths)
     if not isinstance(paths.features, FourierFeatures):
         # Without an update nothing was evaluated: one point tells of a map unknown.
         drawn = combine(paths.features, paths.feature_weights, X[:1])
@@ -367,30 +366,7 @@ def _draw_sparse(
     values = guide.draw(key_values, inducing, n_paths)
     solve = inducing.factor.solve
     paths = matheron(key_path, prior, Z, given, values, solve, basis, n_features)
-    return paths, inducing.factor.succeeded(), _holds_numbers(paths)
-
-
-def _holds_numbers(paths: PathwiseFunction) -> Any:
-    """Whether the paths are numbers. What is not one in features or mean at an anchor
-    is in the update; a mass that is not, the square root of features takes as zero."""
-    clean, weights = without_nan(paths.features), paths.update_weights
-    if is_traced(weights):
-        return clean & jnp.all(jnp.isfinite(weights))
-    return clean & bool(np.isfinite(np.asarray(weights)).all())  # compiles nothing
-
-
-def _finite(call: str, paths: PathwiseFunction, ok: Any) -> PathwiseFunction:
-    weights = paths.update_weights
-    sentence = (
-        f"`{call}.sample_paths` must draw finite functions. Got NaN or inf in "
-        f"{weights.dtype}: from the kernel's features, the mean function, the guide, "
-        "or values beyond the type. Look at `kernel.features(key, 64, D)(X)` and "
-        "`mean_fn(X)`, and at the sizes of the hyperparameters."
-    )
-    checked = require_ok(weights, ok, sentence)
-    if checked is weights:  # known already; a new tree would take a tenth of the draw
-        return paths
-    return eqx.tree_at(lambda p: p.update_weights, paths, checked)
+    return paths, inducing.factor.succeeded(), holds_numbers(paths)
 
 
 def _given(guide: AbstractGuide, inducing: Inducing) -> AnchorValues:
