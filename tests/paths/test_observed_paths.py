@@ -71,8 +71,8 @@ def test_paths_have_the_moments_of_the_data_alone(monkeypatch):
 def test_draws_in_rows_not_observed_would_be_noticed(monkeypatch):
     """Updates of all rows, and a noise of one there."""
 
-    def given(mean, noise_var):
-        return samplers_given(mean, jnp.where(SEEN, noise_var, 1.0))
+    def given(mean, noise_var, **rest):
+        return samplers_given(mean, jnp.where(SEEN, noise_var, 1.0), **rest)
 
     samplers_given = samplers.AnchorValues
     monkeypatch.setattr(samplers, "AnchorValues", given)

@@ -277,7 +277,7 @@ def as_values(
     at_run_time: bool = True,
 ) -> Float[Array, " N"]:
     """`y` as finite floats of shape (N,), zero where it was not observed."""
-    given = where_observed(observed, as_numbers(y, call), 0)
+    given = where_observed(observed, as_numbers(y, call), 0.0)
     y = as_float(given, call)
     if y.shape != (n_data,):
         fix = (
@@ -304,7 +304,7 @@ def as_noise(
 ) -> Float[Array, "..."]:
     """`noise_var` as positive finite variances of shape () or (N,), one where no value
     was observed."""
-    noise_var = where_observed(observed, as_numbers(noise_var, call), 1)
+    noise_var = where_observed(observed, as_numbers(noise_var, call), 1.0)
     noise_var = as_float(noise_var, call)
     require_single(call, noise_var)
     if noise_var.shape not in ((), (n_data,)):
