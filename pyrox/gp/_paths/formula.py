@@ -19,9 +19,9 @@ class Formula(eqx.Module):
     that paths of all samplers and bases share their compiled programs."""
 
     features: AbstractFeatures
-    feature_weights: Float[Array, "S F"]
-    anchors: Float[Array, "M D"]
-    update_weights: Float[Array, "S U"]
+    feature_weights: Float[Array, "... S F"]
+    anchors: Float[Array, "... M D"]
+    update_weights: Float[Array, "... S U"]
     kernel: AbstractKernel
     mean_fn: Callable
     sites: DerivativeSites | None
