@@ -21,6 +21,10 @@ from pyrox.gp import (
     paths_over_draws,
     substitute,
 )
+from pyrox.gp._decisions.box import as_box
+from pyrox.gp._decisions.constrained import settle
+from pyrox.gp._decisions.merit import Target, spreads
+from pyrox.gp._paths.path import bare
 
 # What is computed, not how fast: and most of the time here is XLA's.
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
@@ -35,8 +39,9 @@ def data(d, n=30, seed=0):
     return X, np.sin(5 * X).sum(axis=1)
 
 
-def drawn(kernel, d, n_paths=6, seed=0, basis: Any = "sobol"):
+def drawn(kernel, d, n_paths=6, seed=0, basis: Any = "sobol", values=lambda y: y):
     X, y = data(d, seed=seed)
+    y = values(y)
     posterior = GPPrior(kernel, X).condition(y, 1e-3)
     sampler = PathwiseSampler(posterior, 128, basis)
     return sampler.sample_paths(jax.random.key(seed), n_paths)
@@ -205,15 +210,46 @@ def test_derivatives_are_those_of_differences(x64, which):
     assert np.allclose(ours, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.exhaustive
+def test_derivatives_where_a_constraint_holds_the_optimum(x64):
+    """Optimum and constraint both move with the data that they were drawn with."""
+    X, y = data(2, n=12)
+
+    def optimum(y, which):
+        prior = GPPrior(RBF(1.0, 0.35), X)
+        paths, other = (
+            PathwiseSampler(prior.condition(v, 1e-2), 64, "iid").sample_paths(KEY, 2)
+            for v in (y, 0.3 - 0.5 * y)
+        )
+        found = optimize_paths(KEY, paths, unit(2), constraints=[other], **HARD)
+        above = other.each(found.X[:, None])[:, 0]
+        return jnp.sum(jnp.arange(1.0, 3.0) @ getattr(found, which)), (found, above)
+
+    y = jnp.asarray(y)
+    (_, (found, above)), slope = jax.value_and_grad(optimum, has_aux=True)(y, "values")
+    assert (abs(above) < 1e-4).any() and found.feasible.all()
+    way = jnp.asarray(np.random.default_rng(0).normal(size=12))
+    for which in ("values", "X"):
+        slope = jax.grad(optimum, has_aux=True)(y, which)[0]
+        ends = [optimum(y + h * way, which)[0] for h in (1e-4, -1e-4)]
+        assert np.allclose(
+            slope @ way, (ends[0] - ends[1]) / 2e-4, rtol=2e-2, atol=1e-3
+        )
+
+
 # --- Constraints --------------------------------------------------------------------
 
 
 @pytest.mark.exhaustive
 def test_the_constrained_optimum_is_that_of_scipy(x64):
-    paths, other = drawn(KERNELS["RBF"](), 2), drawn(KERNELS["Matern-5/2"](), 2, seed=1)
-    found = optimize_paths(KEY, paths, unit(2), constraints=[other], **HARD)
+    """Of a constraint that is above zero where the path is low, so that it counts."""
+    paths = drawn(KERNELS["RBF"](), 2, 12)
+    other = drawn(KERNELS["Matern-5/2"](), 2, 12, values=lambda y: -0.2 - y)
+    hard: dict[str, Any] = {"n_candidates": 1024, "n_starts": 64}
+    found = optimize_paths(KEY, paths, unit(2), constraints=[other], **hard)
     above = np.asarray(other.each(np.asarray(found.X)[:, None])[:, 0])
-    assert found.feasible.all() and (above <= 0).all()
+    assert found.feasible.all() and (above <= 0).all() and found.converged.all()
+    assert (above > -1e-4).mean() > 0.5
     grid = grid_of(np.linspace(0, 1, 101))
     values, held = np.asarray(paths(grid)), np.asarray(other(grid)) <= 0
     for s in range(len(paths)):
@@ -233,6 +269,31 @@ def test_the_constrained_optimum_is_that_of_scipy(x64):
             method="SLSQP",
         )
         assert found.values[s] <= local.fun + 1e-4
+
+
+@pytest.mark.exhaustive
+def test_what_settles_is_where_the_constraint_holds(x64):
+    """To the last digit, wherever it is within reach."""
+    paths = drawn(KERNELS["RBF"](), 2, 12)
+    other = drawn(KERNELS["Matern-5/2"](), 2, 12, values=lambda y: -0.2 - y)
+    box = as_box("settle", unit(2), 2)
+    target = Target(bare(paths), (bare(other),), box, maximize=False)
+    scales = spreads(target.at_all(jnp.asarray(grid_of(np.linspace(0, 1, 11)))))
+    starts = jnp.asarray(np.random.default_rng(0).uniform(size=(12, 8, 2)))
+    _, _, values = settle(target, scales, starts, 1e-7, jnp.zeros(12))
+    near = values.violation < 1e-4
+    assert near.mean() > 0.8 and (values.violation[near] == 0).all()
+
+
+@pytest.mark.exhaustive
+def test_without_slopes_it_is_the_best_candidate(x64):
+    def no_slope(X):
+        return jnp.sqrt(0 * X[:, 0]) + jnp.sum((X - 0.5) ** 2, axis=1)
+
+    prior = GPPrior(RBF(1e-12, 0.3), np.zeros((1, 2)), mean_fn=no_slope)
+    paths = PathwiseSampler(prior, 16, "iid").sample_paths(KEY, 2)
+    found = optimize_paths(KEY, paths, unit(2), **HARD)
+    assert not found.converged.any() and (found.values < 5e-3).all()
 
 
 @pytest.mark.exhaustive
@@ -281,6 +342,20 @@ def test_whole_numbers_are_searched_as_such(x64):
     for s in range(6):
         grid = np.array([[k, x] for k in range(1, 10) for x in fine])
         assert found.values[s] <= np.asarray(paths[s](grid)).min() + 1e-9
+
+
+@pytest.mark.exhaustive
+def test_whole_numbers_move_to_better_neighbours(x64):
+    """From one candidate, wherever it is, down a bowl."""
+
+    def bowl(X):
+        return jnp.sum((X - jnp.array([[13.0, 0.3]])) ** 2, axis=1)
+
+    prior = GPPrior(RBF(1e-6, 1.0), np.zeros((1, 2)), mean_fn=bowl)
+    paths = PathwiseSampler(prior, 16, "iid").sample_paths(KEY, 2)
+    box = np.array([[0.0, 0.0], [30.0, 1.0]])
+    found = optimize_paths(KEY, paths, box, integers=(0,), n_candidates=1, n_starts=1)
+    assert np.allclose(found.X, [13.0, 0.3], atol=1e-2)
 
 
 # --- Bad input ------------------------------------------------------------------------

@@ -151,3 +151,25 @@ def test_one_program_draws_for_data_of_all_sizes_and_has_gradients():
         np.testing.assert_allclose(mapped[0][i], value, atol=1e-9)
         for slope in slopes:
             assert np.isfinite(slope).all() and not np.any(slope[~mask])
+
+
+@pytest.mark.parametrize("has_factor", [True, False])
+def test_what_they_are_told_has_the_gain_of_the_data_alone(has_factor):
+    """Told two things they differ by Cov(x, X) (Cov(X, X) + noise)^-1 (y - y'), since
+    the noise of what is told comes with the path."""
+    paths = PathwiseSampler(among(), N_FEATURES).sample_paths(jr.key(0), 3)
+    if not has_factor:
+        known: Any = paths.given
+        given = dataclasses.replace(known, factor=None)
+        paths = dataclasses.replace(paths, given=given)
+    new, noise = CASE.queries[:2], 0.03
+    x = CASE.queries[2:]
+    y = np.array([[0.3, -0.2], [1.1, 0.4]])
+    one, other = (paths.condition_on(new, values, noise)(x) for values in y)
+    points = np.concatenate([x, new])
+    posterior: Any = ALONE.posterior()
+    cov, n = np.asarray(posterior.predict_cov(points)), len(x)
+    jitter = float(np.max(posterior.jitter_var))
+    block = cov[n:, n:] + (noise + jitter) * np.eye(2)
+    wanted = cov[:n, n:] @ np.linalg.solve(block, y[0] - y[1])
+    np.testing.assert_allclose(one - other, np.tile(wanted, (3, 1)), atol=1e-9)

@@ -90,6 +90,19 @@ def test_derivatives_stay_behind_the_values(x64):
     assert_same(ours, whole, names=("weights", "var", "variances", "jitter"))
 
 
+@pytest.mark.parametrize("with_slopes", few_of([False, True], False))
+def test_rows_not_observed_stay_out(x64, with_slopes):
+    """The first of the old rows among them, which has no jitter."""
+    seen, given = np.arange(N) % 4 != 0, slopes() if with_slopes else None
+    y = np.where(seen, Y[:N], np.nan)
+    among = process(n=N).condition(y, NOISE[:N], given, observed=seen)
+    keep = np.concatenate([seen, np.ones(20 - N, bool)])
+    alone = GPPrior(process().kernel, X[keep], mean_fn)
+    alone = alone.condition(Y[keep], NOISE[keep], given)
+    names = ("mean", "var", "cov", "evidence")
+    assert_same(told(among, 16, 20), alone, names=names)
+
+
 def test_it_is_the_formula(x64):
     """In NumPy: one dense solve of all data, with the jitter of the old ones."""
     kernel, jitter = RBF(1.3, 0.6), 1e-6 * 1.3

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._hyper.unchecked import jit
-from .merit import Target, is_better
+from .merit import Target, at_index, index_of_best, is_better
 from .optima import PathOptima
 
 _AT_ONCE = 4096  # choices whose values are kept before the best are told apart
@@ -23,12 +23,10 @@ def best_choices(target: Target, choices: Float[Array, "C D"]) -> PathOptima:
     def block(best, start):
         X = jax.lax.dynamic_slice_in_dim(choices, start, size)
         values = jax.lax.stop_gradient(target).at_all(X)
-        least = jnp.min(values.violation, axis=1, keepdims=True)
-        value = jnp.where(values.violation == least, values.of_path, jnp.inf)
-        row = jnp.argmin(value, axis=1)
-        lowest = jnp.take_along_axis(value, row[:, None], axis=1)[:, 0]
-        here = least[:, 0], lowest, (start + row).astype(jnp.int32)
-        gains = is_better(here[:2], best[:2])
+        row = index_of_best(values.of_path, values.violation)
+        here = [at_index(x, row) for x in (values.violation, values.of_path)]
+        here.append((start + row).astype(jnp.int32))
+        gains = is_better(*((x[0], x[1]) for x in (here, best)))
         return [jnp.where(gains, a, b) for a, b in zip(here, best, strict=True)], None
 
     infinite = jnp.full(target.n_paths, jnp.inf, choices.dtype)

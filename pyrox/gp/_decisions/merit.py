@@ -6,14 +6,15 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from .._hyper.arrays import cast_floats
 from .._numerics.blocks import block_rows
 from .._paths.formula import Formula, evaluate
 from .._paths.own_points import rounding_of, values_and_gradients
 from .box import Box
 
-_PENALTY = 10.0  # of a squared violation, in units of spreads, while starts race
+_PENALTY = 100.0  # of a squared violation, in units of spreads, while starts race
 
 
 class Values(eqx.Module):
@@ -33,7 +34,7 @@ class Scales(eqx.Module):
     """The deviation of each function over the box: its own unit."""
 
     of_path: Float[Array, " S"]
-    of_constraints: Float[Array, "K S"]
+    of_constraints: Float[Array, "S K"]
 
 
 class Target(eqx.Module):
@@ -56,11 +57,7 @@ class Target(eqx.Module):
     def astype(self, dtype: DTypeLike) -> "Target":
         """The same in another width of float."""
 
-        def cast(leaf):
-            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-            return leaf.astype(dtype) if floating else leaf
-
-        return jax.tree.map(cast, self)
+        return cast_floats(self, dtype)
 
     def at_all(self, X: Float[Array, "C D"]) -> Values:
         """Every path at every point of the box."""
@@ -103,7 +100,7 @@ def slopes(target: Target, scales: Scales, unit: Float[Array, "S R D"]) -> Slope
         return values / scale, gradients * width / scale[..., None]
 
     value, gradient = scaled(target.paths, target.sign * scales.of_path)
-    pairs = zip(target.constraints, scales.of_constraints, strict=True)
+    pairs = zip(target.constraints, scales.of_constraints.T, strict=True)
     rest = [scaled(path, scale) for path, scale in pairs]
     none = jnp.zeros((0, *value.shape), unit.dtype)
     above = jnp.stack([c for c, _ in rest]) if rest else none
@@ -117,7 +114,7 @@ def merit(
     target: Target,
     scales: Scales,
     multipliers: Float[Array, "K S R"] | None = None,
-    penalty: float = _PENALTY,
+    penalty: Float[Array, "S R"] | float = _PENALTY,
 ) -> Callable[[Array], tuple[Array, Array]]:
     """The function of points of the unit cube, (S, R, D), that a search goes down: the
     path plus the augmented Lagrangian's terms of its constraints, with its gradients
@@ -127,8 +124,9 @@ def merit(
         here = slopes(target, scales, unit)
         above = here.constraints
         known = jnp.zeros_like(above) if multipliers is None else multipliers
-        push = jnp.maximum(known + penalty * above, 0)
-        held = jnp.sum(push**2 - known**2, axis=0) / (2 * penalty)
+        weight = jnp.broadcast_to(penalty, above.shape[1:]).astype(above.dtype)
+        push = jnp.maximum(known + weight[None] * above, 0)
+        held = jnp.sum(push**2 - known**2, axis=0) / (2 * weight)
         pull = jnp.sum(push[..., None] * here.of_constraints, axis=0)
         return here.path + held, here.of_path + pull
 
@@ -143,14 +141,14 @@ def spreads(values: Values) -> Scales:
         usable = (deviation > 0) & jnp.isfinite(deviation)
         return jnp.where(usable, deviation, 1)
 
-    return Scales(spread(values.of_path), spread(values.of_constraints))
+    return Scales(spread(values.of_path), spread(values.of_constraints).T)
 
 
 def ranked(values: Values, scales: Scales) -> Float[Array, "S R"]:
     """A number that is lower the better a point is to start from: the path where the
     constraints hold, and above that the violation."""
     low = values.of_path / scales.of_path[:, None]
-    above = values.of_constraints / scales.of_constraints[..., None]
+    above = values.of_constraints / scales.of_constraints.T[..., None]
     excess = jnp.sum(jnp.maximum(above, 0), axis=0)
     rank = low + _PENALTY * excess
     return jnp.where(jnp.isnan(rank), jnp.inf, rank)
@@ -161,6 +159,22 @@ def is_better(
 ) -> Bool[Array, "..."]:
     """Of two (violation, value): less violation first, then the lower value."""
     return (one[0] < other[0]) | ((one[0] == other[0]) & (one[1] < other[1]))
+
+
+def index_of_best(
+    value: Float[Array, "S R"], violation: Float[Array, "S R"]
+) -> Int[Array, " S"]:
+    """Of several points of each path that of the least violation, then value."""
+    least = jnp.min(violation, axis=1, keepdims=True)
+    return jnp.argmin(jnp.where(violation == least, value, jnp.inf), axis=1)
+
+
+def at_index(
+    x: Float[Array, "S R ..."], index: Int[Array, " S"]
+) -> Float[Array, "S ..."]:
+    """Of several of each path the one of that number."""
+    wide = index.reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.squeeze(jnp.take_along_axis(x, wide, axis=1), axis=1)
 
 
 def _stack(rows: list[Array], X: Array, n_paths: int) -> Array:

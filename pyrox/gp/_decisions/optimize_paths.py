@@ -73,7 +73,7 @@ def optimize_paths(
         include: points to start from, such as the best data; those outside the bounds
             are moved to the nearest inside.
         n_candidates, n_starts: how hard to search. By default 1024 and 16 for one or
-            two inputs, 8192 and 256 for more.
+            two inputs without constraints, else 8192 and 256.
         progress: whether to show a bar, which appears after two seconds.
 
     Returns:
@@ -86,8 +86,9 @@ def optimize_paths(
             the domain of the paths does not hold; whole numbers without room; neither
             bounds nor choices; no choices; constraints of another number of paths.
 
-    Cost: about (n_candidates + 4 n_starts) evaluations of each path, and the memory of
-        64 paths at their candidates.
+    Cost: about (n_candidates + 6 n_starts) evaluations of each path, with constraints
+        another thousand of each of them, and the memory of 64 paths at their
+        candidates.
 
     Source: TuRBO's and TS-roots' ways to start (Eriksson et al. 2019, arXiv 1910.01739;
         Adebiyi et al. 2024, arXiv 2410.22322); Bertsekas 1982 for bounds.
@@ -208,7 +209,7 @@ def _included(
 def _as_sizes(
     call: str, n_candidates: int | None, n_starts: int | None, target: Target
 ) -> Sizes:
-    few = target.box.in_size <= 2
+    few = target.box.in_size <= 2 and not target.constraints
     if n_candidates is None:
         n_candidates = 1024 if few else 8192
     if n_starts is None:
@@ -290,41 +291,27 @@ def _joined(parts: Found, n: int) -> Found:
     """Parts along the first axis as one, without what they were filled up with."""
 
     def rows(leaf):
-        return leaf.reshape(-1, *leaf.shape[2:])[:n]
+        return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:n]
 
-    def columns(leaf):  # (parts, K, S)
-        wide = jnp.moveaxis(leaf, 1, 0)
-        return wide.reshape(wide.shape[0], leaf.shape[0] * leaf.shape[2])[:, :n]
-
-    scales = type(parts.scales)(
-        rows(parts.scales.of_path), columns(parts.scales.of_constraints)
-    )
-    return Found(
-        unit=rows(parts.unit),
-        value=rows(parts.value),
-        violation=rows(parts.violation),
-        converged=rows(parts.converged),
-        slope=rows(parts.slope),
-        multipliers=columns(parts.multipliers),
-        scales=scales,
-        n_evaluations=jnp.max(parts.n_evaluations),
-    )
+    best, scales = jax.tree.map(rows, (parts.best, parts.scales))
+    return Found(best, scales, jnp.max(parts.n_evaluations))
 
 
 def _optima(target: Target, found: Found) -> PathOptima:
     """What the user gets; with derivatives where something may be differentiated."""
-    box, unit, values = target.box, found.unit, found.value
+    box, best = target.box, found.best
+    unit, values = best.unit, best.value
     if any(map(is_traced, jax.tree.leaves((target, found)))):
         unit = moving(target, found)
         moved = target.at_own(box.inside(unit)[:, None])
         values = target.sign * moved.of_path[:, 0]
-    held = (found.unit <= 0) | (found.unit >= 1)
+    held = (best.unit <= 0) | (best.unit >= 1)
     return PathOptima(
         X=box.inside(unit),
         values=values,
-        converged=found.converged,
+        converged=best.converged,
         at_bound=held & ~box.is_whole(held),
-        violation=found.violation,
+        violation=best.violation,
         choice=None,
         n_evaluations=found.n_evaluations,
     )

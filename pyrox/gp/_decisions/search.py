@@ -1,31 +1,49 @@
 """The search for the optimum of every path: candidates, a race, a finish."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from .._hyper.arrays import cast_floats
 from .._hyper.unchecked import jit
 from .constrained import settle
 from .integers import neighbours
-from .merit import Scales, Target, is_better, merit, ranked, spreads
+from .merit import (
+    Scales,
+    Target,
+    Values,
+    at_index,
+    index_of_best,
+    is_better,
+    merit,
+    ranked,
+    spreads,
+)
 from .race import Searches, finish, race
 
-_FINALISTS = 4  # of a race
+_FINALISTS, _CONSTRAINED_FINALISTS = 4, 8  # of a race
 _MOST_MOVES = 20  # from whole numbers to their neighbours
 
 
-class Found(NamedTuple):
-    """The best point of each path, in the unit cube, and its standing."""
+class Best(NamedTuple):
+    """A point of each path, in the unit cube, and its standing."""
 
     unit: Float[Array, "S D"]
     value: Float[Array, " S"]
     violation: Float[Array, " S"]
     converged: Bool[Array, " S"]
     slope: Float[Array, "S D"]
-    multipliers: Float[Array, "K S"]
+    multipliers: Float[Array, "S K"]
+
+
+class Found(NamedTuple):
+    """The best points, the units of the search, and how long it took."""
+
+    best: Best
     scales: Scales
     n_evaluations: Int[Array, ""]
 
@@ -58,13 +76,18 @@ def search(
     rounding = target.rounding(X[:16], scales)
     left = _raced(target, scales, starts, rounding, sizes.in_single)
     polish = functools.partial(_polished, target, scales, rounding)
-    first, known = (x[:, :_FINALISTS] for x in (left.points, left.inverse))
-    best = polish(first, known)
+    n_last = _CONSTRAINED_FINALISTS if target.constraints else _FINALISTS
+    first, known = (x[:, :n_last] for x in (left.points, left.inverse))
+    if target.constraints:
+        # The race may end beyond a constraint, in basins that are lost when it holds.
+        candidate = unit[index_of_best(values.of_path, values.violation)]
+        first, known = jnp.concatenate([first, candidate[:, None]], axis=1), None
+    best, count = polish(first, known)
     if box.integers:
-        best = _moved(target, polish, best)
-    best = _or_candidate(best, values, unit)
-    count = left.n_evaluations + unit.shape[0] + best.n_evaluations
-    return best._replace(value=target.sign * best.value, n_evaluations=count)
+        best, count = _moved(target, polish, best, count)
+    best = _better(_of_candidates(values, unit, best), best)
+    count = left.n_evaluations + unit.shape[0] + count
+    return Found(best._replace(value=target.sign * best.value), scales, count)
 
 
 def _raced(
@@ -76,20 +99,14 @@ def _raced(
 ) -> Searches:
     """The last few starts: in float32, if that will do, at half of the time."""
 
-    def to(dtype, tree):
-        return jax.tree.map(lambda x: x.astype(dtype) if _is_floating(x) else x, tree)
-
     own = starts.dtype
     if in_single:
         coarser = float(jnp.finfo(jnp.float32).eps / jnp.finfo(own).eps)
         given = target, scales, starts, coarser * rounding
-        target, scales, starts, rounding = to(jnp.float32, given)
+        target, scales, starts, rounding = cast_floats(given, jnp.float32)
     tolerance = tolerance_of(starts.dtype)
-    return to(own, race(merit(target, scales), starts, tolerance, rounding))
-
-
-def _is_floating(x: Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+    found = race(merit(target, scales), starts, tolerance, rounding)
+    return cast_floats(found, own)
 
 
 def tolerance_of(dtype) -> float:
@@ -103,8 +120,9 @@ def _polished(
     rounding: Float[Array, " S"],
     starts: Float[Array, "S R D"],
     inverse: Float[Array, "S R D D"] | None = None,
-) -> Found:
-    """The best of the minima that these starts lead to."""
+) -> tuple[Best, Int[Array, ""]]:
+    """The best of the minima that these starts lead to, and how many evaluations that
+    took."""
     tolerance = tolerance_of(starts.dtype)
     if target.constraints:
         left, known, values = settle(target, scales, starts, tolerance, rounding)
@@ -115,84 +133,60 @@ def _polished(
         known = jnp.zeros((0, *starts.shape[:2]), starts.dtype)
         value = left.values * scales.of_path[:, None]
         violation = jnp.zeros_like(value)
-    return _best_of(
-        Found(
-            unit=left.points,
-            value=value,
-            violation=violation,
-            converged=left.converged,
-            slope=left.gradients,
-            multipliers=known,
-            scales=scales,
-            n_evaluations=left.n_evaluations,
-        )
+    each = Best(
+        unit=left.points,
+        value=value,
+        violation=violation,
+        converged=left.converged,
+        slope=left.gradients,
+        multipliers=jnp.moveaxis(known, 0, -1),
     )
+    index = index_of_best(value, violation)
+    return jax.tree.map(lambda x: at_index(x, index), each), left.n_evaluations
 
 
-def _best_of(found: Found) -> Found:
-    """Of several points of each path, (S, R), the best."""
-    least = jnp.min(found.violation, axis=1, keepdims=True)
-    value = jnp.where(found.violation == least, found.value, jnp.inf)
-    index = jnp.argmin(value, axis=1)[:, None]
+def _better(one: Best, other: Best) -> Best:
+    """Of two points of each path the better one."""
+    gains = is_better((one.violation, one.value), (other.violation, other.value))
 
-    def at(x, axis):
-        return jnp.squeeze(jnp.take_along_axis(x, index, axis=axis), axis)
+    def chosen(a, b):
+        return jnp.where(gains.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
 
-    def of_inputs(x):
-        return jnp.take_along_axis(x, index[..., None], axis=1)[:, 0]
-
-    return found._replace(
-        unit=of_inputs(found.unit),
-        value=at(found.value, 1),
-        violation=at(found.violation, 1),
-        converged=at(found.converged, 1),
-        slope=of_inputs(found.slope),
-        multipliers=jnp.take_along_axis(found.multipliers, index[None], axis=2)[..., 0],
-    )
+    return jax.tree.map(chosen, one, other)
 
 
-def _moved(target: Target, polish, best: Found) -> Found:
+def _moved(
+    target: Target,
+    polish: Callable[[Array], tuple[Best, Array]],
+    best: Best,
+    count: Int[Array, ""],
+) -> tuple[Best, Int[Array, ""]]:
     """From whole numbers to better neighbours, as long as there are any."""
 
-    def better(state):
-        best, improved, n = state
-        tried = polish(neighbours(target.box, best.unit))
-        gains = is_better((tried.violation, tried.value), (best.violation, best.value))
-        count = best.n_evaluations + tried.n_evaluations
-        best = _where(gains, tried, best)._replace(n_evaluations=count)
-        return best, jnp.any(gains), n + 1
+    def move(state):
+        best, _, n, count = state
+        tried, more = polish(neighbours(target.box, best.unit))
+        moved = _better(tried, best)
+        improved = jnp.any(moved.unit != best.unit)
+        return moved, improved, n + 1, count + more
 
     def improved(state):
         return state[1] & (state[2] < _MOST_MOVES)
 
-    start = best, jnp.asarray(True), jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(improved, better, start)[0]
+    start = best, jnp.asarray(True), jnp.zeros((), jnp.int32), count
+    best, _, _, count = jax.lax.while_loop(improved, move, start)
+    return best, count
 
 
-def _where(which: Bool[Array, " S"], one: Found, other: Found) -> Found:
-    return one._replace(
-        unit=jnp.where(which[:, None], one.unit, other.unit),
-        value=jnp.where(which, one.value, other.value),
-        violation=jnp.where(which, one.violation, other.violation),
-        converged=jnp.where(which, one.converged, other.converged),
-        slope=jnp.where(which[:, None], one.slope, other.slope),
-        multipliers=jnp.where(which, one.multipliers, other.multipliers),
+def _of_candidates(values: Values, unit: Float[Array, "C D"], like: Best) -> Best:
+    """The best candidate of each path: better than the end of a search where the
+    constraints leave little room, or rounding hides the slopes."""
+    index = index_of_best(values.of_path, values.violation)
+    return Best(
+        unit=unit[index],
+        value=at_index(values.of_path, index),
+        violation=at_index(values.violation, index),
+        converged=jnp.zeros_like(like.converged),
+        slope=jnp.zeros_like(like.slope),
+        multipliers=jnp.zeros_like(like.multipliers),
     )
-
-
-def _or_candidate(best: Found, values, unit: Float[Array, "C D"]) -> Found:
-    """The best candidate in its place, should that be better: where constraints leave
-    little room, or rounding hides the slopes."""
-    n, zeros = best.value.shape[0], jnp.zeros_like(best.multipliers)
-    everywhere = jnp.broadcast_to(unit[None], (n, *unit.shape))
-    candidates = best._replace(
-        unit=everywhere,
-        slope=jnp.zeros_like(everywhere),
-        value=values.of_path,
-        violation=values.violation,
-        converged=jnp.zeros(values.of_path.shape, bool),
-        multipliers=jnp.zeros((zeros.shape[0], *values.of_path.shape), zeros.dtype),
-    )
-    first = _best_of(candidates)
-    gains = is_better((first.violation, first.value), (best.violation, best.value))
-    return _where(gains, first, best)

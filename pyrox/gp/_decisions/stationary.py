@@ -17,11 +17,10 @@ def moving(target: Target, found: Found) -> Float[Array, "S D"]:
     inputs that a bound holds, or that are whole numbers, stay; constraints with a
     multiplier stay at zero; the slope of the Lagrangian along the rest stays zero.
     """
-    found = jax.lax.stop_gradient(found)
-    scales = found.scales
-    unit, known = found.unit, found.multipliers.T
+    best, scales, _ = jax.lax.stop_gradient(found)
+    unit, known = best.unit, best.multipliers
     active = known > 0
-    out = ((unit <= 0) & (found.slope > 0)) | ((unit >= 1) & (found.slope < 0))
+    out = ((unit <= 0) & (best.slope > 0)) | ((unit >= 1) & (best.slope < 0))
     held = out | target.box.is_whole(out)
     d = unit.shape[1]
 
@@ -30,7 +29,7 @@ def moving(target: Target, found: Found) -> Float[Array, "S D"]:
             x = jnp.where(held, start[:d], z[:d])
             multipliers = jnp.where(active, z[d:], 0)
             one = _one(target, i)
-            own = jax.tree.map(lambda leaf: leaf[..., i][..., None], scales)
+            own = jax.tree.map(lambda leaf: leaf[i][None], scales)
             slope, above = _lagrangian(one, own, x[None], multipliers[None])
             return jnp.concatenate(
                 [

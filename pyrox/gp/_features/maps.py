@@ -7,7 +7,7 @@ E[phi(X) phi(X')^T] = K(X, X').
 import abc
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import equinox as eqx
@@ -106,21 +106,15 @@ class SumFeatures(AbstractFeatures):
         return jnp.concatenate([phi(X) for phi in (*waves, *others)], axis=1)
 
     def combine(
-        self, weights: Float[Array, "S F"], X: Float[Array, "N D"]
-    ) -> Float[Array, "S N"]:
-        """`combine(self, weights, X)`."""
-        shares = self.shares(weights, X.shape[1])
-        return functools.reduce(operator.add, (combine(*pair, X) for pair in shares))
-
-    def shares(
-        self, weights: Float[Array, "S F"], in_size: int
-    ) -> list[tuple[AbstractFeatures, Float[Array, "S f"]]]:
-        """Each map, all waves as one, and the weights of its columns."""
+        self, weights: Float[Array, "S F"], X: Float[Array, "N D"], product: "Product"
+    ) -> Float[Array, "..."]:
+        """`combine(self, weights, X, product)`."""
         waves, others = self._split()
         maps = (*waves, *others)
-        ends = np.cumsum([count_columns(phi, in_size) for phi in maps])
-        parts = jnp.split(weights, ends[:-1], axis=1)
-        return list(zip(maps, parts, strict=True))
+        ends = np.cumsum([count_columns(phi, X.shape[1]) for phi in maps])
+        shares = zip(maps, jnp.split(weights, ends[:-1], axis=1), strict=True)
+        values = (combine(*share, X, product) for share in shares)
+        return functools.reduce(operator.add, values)
 
     def columns(self, index: int, in_size: int) -> np.ndarray:
         """Which columns belong to a map."""
@@ -179,24 +173,6 @@ class ScaledFeatures(AbstractFeatures):
         return self.factor.astype(X.dtype) * self.phi(X)
 
 
-def combine(
-    phi: AbstractFeatures, weights: Float[Array, "S F"], X: Float[Array, "N D"]
-) -> Float[Array, "S N"]:
-    """weights phi(X)^T: the functions that have these weights, at the rows of `X`.
-
-    Fourier features need no matrix of both halves side by side, nor a pass to scale it.
-    """
-    weights = weights.astype(X.dtype)
-    if isinstance(phi, SumFeatures):
-        return phi.combine(weights, X)
-    if not isinstance(phi, FourierFeatures):
-        return weigh(weights, phi(X))
-    sine, cosine = phi.sincos(X)
-    amplitudes, m = phi.amplitudes(X.dtype), phi.masses.shape[0]
-    of_cosine, of_sine = amplitudes * weights[:, :m], amplitudes * weights[:, m:]
-    return weigh(of_cosine, cosine) + weigh(of_sine, sine)
-
-
 def weigh(
     weights: Float[Array, "S F"], rows: Float[Array, "N F"]
 ) -> Float[Array, "S N"]:
@@ -208,6 +184,40 @@ def weigh(
     if weights.shape[0] == 1:
         return (rows @ weights.T).T
     return weights @ rows.T
+
+
+def weigh_own(
+    weights: Float[Array, "S F"], rows: Float[Array, "SR F"]
+) -> Float[Array, "S R"]:
+    """The same for rows of which the first R are those of the first path, and so on."""
+    blocks = rows.reshape(weights.shape[0], -1, rows.shape[1])
+    return jnp.einsum("srf,sf->sr", blocks, weights)
+
+
+# How weights and the rows of a map become values.
+Product = Callable[[Array, Array], Array]
+
+
+def combine(
+    phi: AbstractFeatures,
+    weights: Float[Array, "S F"],
+    X: Float[Array, "N D"],
+    product: Product = weigh,
+) -> Float[Array, "..."]:
+    """The functions that have these weights at the rows of `X`: all of them at all
+    rows, (S, N), or by `weigh_own` each at rows of its own, (S, N / S).
+
+    Fourier features need no matrix of both halves side by side, nor a pass to scale it.
+    """
+    weights = weights.astype(X.dtype)
+    if isinstance(phi, SumFeatures):
+        return phi.combine(weights, X, product)
+    if not isinstance(phi, FourierFeatures):
+        return product(weights, phi(X))
+    sine, cosine = phi.sincos(X)
+    amplitudes, m = phi.amplitudes(X.dtype), phi.masses.shape[0]
+    of_cosine, of_sine = amplitudes * weights[:, :m], amplitudes * weights[:, m:]
+    return product(of_cosine, cosine) + product(of_sine, sine)
 
 
 def count_columns(phi: AbstractFeatures, in_size: int) -> int:

@@ -6,13 +6,16 @@ the float type cannot hold apart gets a sentence.
 """
 
 import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
+
+Tree = TypeVar("Tree")
 
 # Rounding counts as visible above this part of the spacing, on average. Daily data in
 # decimal years, near 2020 in float32, move by .011 and pass; hourly ones by .27.
@@ -83,6 +86,16 @@ def as_points(X: ArrayLike, call: str = "") -> Float[Array, "..."]:
     points = as_float(given)
     require_resolved(call, given, points.dtype)
     return points
+
+
+def cast_floats(tree: Tree, dtype: DTypeLike) -> Tree:
+    """`tree` with its floating leaves of another type."""
+
+    def cast(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if floating else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def _as_array(x: Any, call: str) -> np.ndarray | Array:

@@ -67,18 +67,22 @@ def map_batches(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
     """`f` over the leading axis of `xs`, at most `batch_size` elements at once.
 
     Unlike `jax.lax.map`, which compiles `f` a second time for the remainder and lets
-    that run beside the first batch: here all batches have one size, the last one filled
-    up with copies of the last element.
+    that run beside the first batch.
     """
+    return map_groups(jax.checkpoint(jax.vmap(f), prevent_cse=False), xs, batch_size)
+
+
+def map_groups(f: Callable[[Any], Any], xs: Any, size: int) -> Any:
+    """`f` of groups of the leading axis of `xs`, one after the other, at most `size`
+    together; all have one size, the last one filled up with copies."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    n_batches = -(-n // batch_size)
-    size = -(-n // n_batches)
-    filled = jnp.minimum(jnp.arange(n_batches * size), n - 1)
+    n_groups = -(-n // size)
+    size = -(-n // n_groups)
+    filled = jnp.minimum(jnp.arange(n_groups * size), n - 1)
 
     def cut(leaf):
-        full = leaf if n == n_batches * size else leaf[filled]
-        return full.reshape(n_batches, size, *leaf.shape[1:])
+        full = leaf if n == n_groups * size else leaf[filled]
+        return full.reshape(n_groups, size, *leaf.shape[1:])
 
-    batches = jax.tree.map(cut, xs)
-    ys = jax.lax.map(jax.checkpoint(jax.vmap(f), prevent_cse=False), batches)
+    ys = jax.lax.map(f, jax.tree.map(cut, xs))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], ys)

@@ -1,14 +1,11 @@
 """Each path at points of its own, with its gradients there: what optimising takes."""
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._features.maps import AbstractFeatures, FourierFeatures, SumFeatures
-from .._numerics.blocks import block_rows, map_batches
+from .._features.maps import combine, weigh_own
+from .._numerics.blocks import block_rows, map_batches, map_groups
 from .._posterior.derivatives import cross_gram
 from .._posterior.mean import mean_at
 from .formula import Formula
@@ -38,21 +35,9 @@ def values_and_gradients(
         found, pull = jax.vjp(values, points)
         return found, pull(jnp.ones_like(found))[0]
 
-    given = path.feature_weights, path.update_weights, X
-    if together >= X.shape[0]:
-        return of_some(given)
     # Groups of paths, since those of one group share a product.
-    size = max(1, together)
-    n_groups = -(-X.shape[0] // size)
-    size = -(-X.shape[0] // n_groups)
-    filled = jnp.minimum(jnp.arange(n_groups * size), X.shape[0] - 1)
-
-    def group(leaf):
-        return leaf[filled].reshape(n_groups, size, *leaf.shape[1:])
-
-    found = jax.lax.map(of_some, jax.tree.map(group, given))
-    n = X.shape[0]
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found)
+    given = path.feature_weights, path.update_weights, X
+    return map_groups(of_some, given, max(1, together))
 
 
 def rounding_of(path: Formula, X: Float[Array, "N D"]) -> Float[Array, "... S"]:
@@ -75,31 +60,7 @@ def _values(
     X: Float[Array, "S R D"],
 ) -> Float[Array, "S R"]:
     rows = X.reshape(-1, X.shape[-1])
-    drawn = _combine(path.features, feature_weights, rows)
+    drawn = combine(path.features, feature_weights, rows, weigh_own)
     columns = cross_gram(path.kernel, rows, path.anchors, path.sites)
-    update = _weigh(update_weights.astype(X.dtype), columns)
+    update = weigh_own(update_weights.astype(X.dtype), columns)
     return drawn + update + mean_at(path.mean_fn, rows).reshape(X.shape[:2])
-
-
-def _combine(
-    phi: AbstractFeatures, weights: Float[Array, "S F"], rows: Float[Array, "SR D"]
-) -> Float[Array, "S R"]:
-    """Each function of the weights at R rows of its own, one function after another."""
-    weights = weights.astype(rows.dtype)
-    if isinstance(phi, SumFeatures):
-        shares = phi.shares(weights, rows.shape[1])
-        values = (_combine(own, share, rows) for own, share in shares)
-        return functools.reduce(operator.add, values)
-    if not isinstance(phi, FourierFeatures):
-        return _weigh(weights, phi(rows))
-    sine, cosine = phi.sincos(rows)
-    amplitudes, m = phi.amplitudes(rows.dtype), phi.masses.shape[0]
-    of_cosine, of_sine = amplitudes * weights[:, :m], amplitudes * weights[:, m:]
-    return _weigh(of_cosine, cosine) + _weigh(of_sine, sine)
-
-
-def _weigh(
-    weights: Float[Array, "S F"], rows: Float[Array, "SR F"]
-) -> Float[Array, "S R"]:
-    blocks = rows.reshape(weights.shape[0], -1, rows.shape[1])
-    return jnp.einsum("srf,sf->sr", blocks, weights)

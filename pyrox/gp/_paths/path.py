@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -12,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
 from .._features.maps import AbstractFeatures, SumFeatures
+from .._hyper.arrays import cast_floats
 from .._hyper.checks import (
     as_inputs,
     as_points,
@@ -312,12 +312,8 @@ class PathwiseFunction(eqx.Module):
                 "Pass `jnp.float32`, say."
             )
 
-        def cast(leaf):
-            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-            return leaf.astype(dtype) if floating else leaf
-
         require_held("paths.astype", self.kernel, dtype)
-        return jax.tree.map(cast, self)
+        return cast_floats(self, dtype)
 
     def _query(
         self, call: str, X: ArrayLike, block_size: int | None
