@@ -58,6 +58,17 @@ class Conditional(eqx.Module):
         explained = self.factor.whiten(self.cross(X).T)
         return self.kernel(X, X) - explained.T @ explained
 
+    def cov_with(
+        self, Z: Float[Array, "K D"]
+    ) -> Callable[[Float[Array, "M D"]], Float[Array, "M K"]]:
+        """Cov[f(X), f(Z)] as a function of X."""
+        of_Z = self.factor.whiten(self.cross(Z).T)
+
+        def covariance(X):
+            return self.kernel(X, Z) - self.factor.whiten(self.cross(X).T).T @ of_Z
+
+        return covariance
+
     def leave_one_out_log_density(self) -> Float[Array, " U"]:
         identity = jnp.eye(self.weights.shape[0], dtype=self.weights.dtype)
         inverse_root = self.factor.whiten(identity)

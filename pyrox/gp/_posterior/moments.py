@@ -28,6 +28,12 @@ def cov(given: Conditional, X: Array) -> Array:
     return given.cov(X)
 
 
+@_blocked
+def cross_cov(given: Conditional, X: Array, Z: Array, block_size: int) -> Array:
+    cov_with = given.cov_with(Z)
+    return map_rows(cov_with, X, block_size, axis=0)
+
+
 @jit
 def derivatives(given: Conditional, sites: DerivativeSites) -> tuple[Array, Array]:
     return given.derivatives(sites)

@@ -71,9 +71,20 @@ class AbstractConditioned(eqx.Module):
         """The root of `predict_var`; its gradient is zero where the variance is."""
         return safe_sqrt(self.predict_var(X, block_size=block_size))
 
-    def predict_cov(self, X: Real[ArrayLike, "M D"]) -> Float[Array, "M M"]:
-        """Cov[f(X) | y], joint over the rows. Cost: O(M N^2 + M^2 N)."""
-        return moments.cov(self._conditional(), self._query("predict_cov", X))
+    def predict_cov(
+        self, X: Real[ArrayLike, "M D"], Z: Real[ArrayLike, "K D"] | None = None
+    ) -> Float[Array, "M K"]:
+        """Cov[f(X), f(Z) | y], of all rows of X with all rows of Z; Z is X by default.
+
+        Cost: O((M + K) N^2 + M K N); memory of the result and K N, or M N without Z.
+        """
+        X = self._query("predict_cov", X)
+        if Z is None:
+            return moments.cov(self._conditional(), X)
+        Z = as_inputs("ConditionedGP.predict_cov(Z=...)", Z, self.X.shape[1])
+        X, Z = (x.astype(common_dtype(X, Z)) for x in (X, Z))
+        size = self._rows("predict_cov", X, None)
+        return moments.cross_cov(self._conditional(), X, Z, block_size=size)
 
     def predict_gradient(
         self, X: Real[ArrayLike, "M D"], *, block_size: int | None = None
