@@ -28,7 +28,8 @@ from pyrox.gp import (
     paths_over_draws,
     probability_of_improvement,
 )
-from pyrox.gp._decisions.acquisition import _log_h, _log_mean_softplus, _mean_sigmoid
+from pyrox.gp._decisions.acquisition import _log_mean_softplus, _mean_sigmoid
+from pyrox.gp._numerics.normal_tails import log_h as _log_h
 
 pytestmark = pytest.mark.usefixtures("plainly_compiled")
 

@@ -18,6 +18,7 @@ from jax.scipy.special import logsumexp, ndtr
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._hyper.checks import as_float, as_points, require, require_finite
+from .._numerics.normal_tails import log_h
 from .._numerics.safe_sqrt import safe_sqrt
 from .._paths.ensemble import PathwiseEnsemble
 from .._paths.path import PathwiseFunction
@@ -289,13 +290,13 @@ def _over(gain: Array, scale: Array) -> tuple[Array, Array, Array]:
 @jax.jit
 def _ei(gain: Array, sd: Array) -> Array:
     certain, sd, u = _over(gain, sd)
-    return jnp.where(certain, jax.nn.relu(gain), sd * jnp.exp(_log_h(u)))
+    return jnp.where(certain, jax.nn.relu(gain), sd * jnp.exp(log_h(u)))
 
 
 @jax.jit
 def _log_ei(gain: Array, sd: Array) -> Array:
     certain, sd, u = _over(gain, sd)
-    return jnp.where(certain, _log_relu(gain), jnp.log(sd) + _log_h(u))
+    return jnp.where(certain, _log_relu(gain), jnp.log(sd) + log_h(u))
 
 
 @jax.jit
@@ -306,44 +307,6 @@ def _pi(gain: Array, sd: Array) -> Array:
 
 def _is_positive(gain: Array) -> Array:
     return (gain > 0).astype(gain.dtype)
-
-
-# Below `_FAR` a continued fraction of `_TERMS` terms gives all digits of float64. Above
-# it a sum of terms of both signs loses 0.9 digits, which float32 can spare.
-_FAR, _TERMS = -2.5, 40
-_LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
-
-
-@jax.custom_jvp
-def _log_h(u: Array) -> Array:
-    """log(pdf(u) + u cdf(u)) of the standard normal, with its derivatives, at any u."""
-    return _log_h_and_slope(u)[0]
-
-
-@_log_h.defjvp
-def _log_h_jvp(primals, tangents):
-    value, slope = _log_h_and_slope(*primals)
-    return value, slope * tangents[0]
-
-
-def _log_h_and_slope(u: Array) -> tuple[Array, Array]:
-    """log h(u) and cdf(u) / h(u), its derivative.
-
-    Below zero, with a = -u, h is pdf(a) I_1 and cdf(u) is pdf(a) I_0, I_n being the
-    integral over t > 0 of t^n / n! exp(-t^2 / 2 - a t). By parts I_{n-1} = a I_n +
-    (n + 1) I_{n+1} and I_{-1} = 1. So r_n = I_n / I_{n-1} = 1 / (a + (n + 1) r_{n+1}),
-    a continued fraction of positive terms, and I_1 = r_0 r_1. (The I_n are repeated
-    integrals of erfc, DLMF 7.18.)
-    """
-    far = u < _FAR
-    v, a = jnp.where(far, 0, u), jnp.where(far, -u, -_FAR)
-    cdf = ndtr(v)
-    h = jnp.exp(-0.5 * v * v - _LOG_ROOT_2_PI) + v * cdf
-    r = 2 / (a + jnp.sqrt(a * a + 4 * (_TERMS + 2)))  # the fixed point, to start at
-    for n in range(_TERMS, 0, -1):
-        r = 1 / (a + (n + 1) * r)
-    log_tail = jnp.log(r / (a + r)) - 0.5 * a * a - _LOG_ROOT_2_PI
-    return jnp.where(far, log_tail, jnp.log(h)), jnp.where(far, 1 / r, cdf / h)
 
 
 @jax.jit
