@@ -23,6 +23,7 @@ from .._numerics.safe_sqrt import safe_sqrt
 from .._paths.ensemble import PathwiseEnsemble
 from .._paths.path import PathwiseFunction
 from .._posterior.exact import ConditionedGP
+from .asked import sign_of
 
 Posterior = ConditionedGP | PathwiseFunction | PathwiseEnsemble
 Points = Real[ArrayLike, "N D"] | Real[ArrayLike, "N q D"]
@@ -225,11 +226,7 @@ def _values(
 ) -> tuple[Array, Array | None]:
     """f, or -f where it is minimised: its mean and standard deviation, (N,) each, or
     its draws (S, N, q) and None."""
-    if not isinstance(maximize, bool):
-        raise ValueError(
-            f"`{call}(maximize=...)` must be True or False. Got {maximize!r}."
-        )
-    sign = 1 if maximize else -1
+    sign = sign_of(call, maximize)
     X, (n, q) = _as_points(call, X)
     if isinstance(f, ConditionedGP):
         if q > 1:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Shaped
 
 from .._hyper.arrays import cast_floats
 from .._numerics.blocks import block_rows
@@ -170,8 +170,8 @@ def index_of_best(
 
 
 def at_index(
-    x: Float[Array, "S R ..."], index: Int[Array, " S"]
-) -> Float[Array, "S ..."]:
+    x: Shaped[Array, "S R ..."], index: Int[Array, " S"]
+) -> Shaped[Array, "S ..."]:
     """Of several of each path the one of that number."""
     wide = index.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.squeeze(jnp.take_along_axis(x, wide, axis=1), axis=1)
