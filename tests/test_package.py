@@ -147,6 +147,12 @@ gp.gp_factor("obs", gp.GPPrior(gp.RBF(), X), y, 0.1)
 handlers.seed(gp.gp_sample, 0)("f", gp.GPPrior(gp.RBF(), X))
 condition = lambda d: gp.GPPrior(gp.RBF(1.0, d["ell"]), X).condition(y, 0.1)
 gp.paths_over_draws(key, {"ell": ells}, condition, 2, 8)(X)
+box = np.array([[0.0], [1.0]])
+found = gp.optimize_paths(key, paths, box, n_candidates=8, n_starts=4)
+gp.max_value_entropy(posterior, X, found), posterior.predict_cov(X, X[:2])
+gp.joint_entropy(posterior, X, found, noise_var=0.1)
+f = lambda X_: gp.knowledge_gradient(posterior, X_, X, noise_var=0.1)
+gp.optimize_acquisition(key, f, box, n_candidates=8, n_starts=4)
 try:
     gp.RBF().diag(jnp.zeros(3))
 except Exception as error:

@@ -58,6 +58,10 @@ from ._inference.log_joint import model_log_joint as model_log_joint
 from ._decisions.optimize_paths import optimize_paths as optimize_paths
 from ._decisions.optima import PathOptima as PathOptima
 from ._decisions.trust_region import TrustRegion as TrustRegion
+from ._decisions.optimize_acquisition import (
+    optimize_acquisition as optimize_acquisition,
+)
+from ._decisions.optimize_acquisition import BatchOptimum as BatchOptimum
 from ._decisions.entropy import max_value_entropy as max_value_entropy
 from ._decisions.entropy import joint_entropy as joint_entropy
 from ._decisions.knowledge import knowledge_gradient as knowledge_gradient

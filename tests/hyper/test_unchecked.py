@@ -20,6 +20,8 @@ from pyrox.gp import (
     SparseGPPrior,
     expected_improvement,
     gp_condition,
+    knowledge_gradient,
+    optimize_acquisition,
     paths_over_draws,
     sensitivity,
     unchecked,
@@ -145,6 +147,16 @@ PROGRAMS = {
     "sampler": (
         lambda y: PathwiseSampler(posterior(y=y), 8)(KEY, inputs()),
         (jnp.ones(5),),
+    ),
+    "knowledge": (
+        lambda X: knowledge_gradient(posterior(), X, inputs(), noise_var=0.1),
+        (inputs(),),
+    ),
+    "batch": (
+        lambda best: optimize_acquisition(
+            KEY, lambda X: expected_improvement(posterior(), X, best), inputs(2)
+        ),
+        (jnp.float32(0.5),),
     ),
     "acquisition": (lambda X: expected_improvement(posterior(), X, 0.5), (inputs(),)),
     "guide": (guide_values, (inputs(),)),
