@@ -65,3 +65,5 @@ from ._decisions.optimize_acquisition import BatchOptimum as BatchOptimum
 from ._decisions.entropy import max_value_entropy as max_value_entropy
 from ._decisions.entropy import joint_entropy as joint_entropy
 from ._decisions.knowledge import knowledge_gradient as knowledge_gradient
+from ._decisions.thompson import ThompsonSampling as ThompsonSampling
+from ._decisions.thompson_state import ThompsonState as ThompsonState

@@ -51,7 +51,9 @@ def as_problem(
     y = require_valid("fit", prior, y)
     prior, priors = without_priors(prior)
     if noise_prior is not None:
-        priors[NOISE] = _as_noise_prior(noise_prior, noise_var.shape)
+        priors[NOISE] = as_noise_prior(
+            "fit(noise_prior=...)", noise_prior, noise_var.shape
+        )
     _require_names(fixed, prior, noise_var)
     if noise_var.ndim and NOISE not in fixed:
         fixed = (*fixed, NOISE)
@@ -98,8 +100,10 @@ def _with_mean_of(dtype: np.dtype, prior: GPPrior) -> GPPrior:
     return eqx.tree_at(lambda p: p.mean_fn, prior, jax.tree.map(cast, prior.mean_fn))
 
 
-def _as_noise_prior(prior: Any, noise_shape: tuple[int, ...]) -> Distribution:
-    call = "fit(noise_prior=...)"
+def as_noise_prior(
+    call: str, prior: Any, noise_shape: tuple[int, ...] = ()
+) -> Distribution:
+    """A distribution over one noise that is trained."""
     if noise_shape:
         raise ValueError(
             f"`{call}` is for one noise_var, which is trained. Got a noise_var of "

@@ -1,0 +1,54 @@
+"""What a loop of decisions is given, and told: checked."""
+
+import numpy as np
+from jaxtyping import ArrayLike
+from numpyro.distributions import Distribution
+
+from .._hyper.checks import as_numbers, as_points
+from .._inference.fit_input import as_noise_prior
+from .box import Box, as_box
+
+CALL = "ThompsonSampling"
+
+
+def as_own_box(bounds: ArrayLike, integers: tuple[int, ...]) -> Box:
+    given = as_points(bounds, f"{CALL}(bounds=...)")
+    return as_box(CALL, given, given.shape[-1] if given.ndim == 2 else 1, integers)
+
+
+def as_prior_of_noise(prior: Distribution | None, how: str) -> Distribution | None:
+    if prior is not None:
+        return as_noise_prior(f"{CALL}(noise_prior=...)", prior)
+    if how == "nuts":
+        raise ValueError(
+            f"`{CALL}(hyperparameters='nuts')` needs a prior on the noise. Got none. "
+            "Pass `noise_prior=LogNormal(-4, 1)`, say."
+        )
+    return None
+
+
+def require_within(call: str, X: np.ndarray, bounds: np.ndarray) -> None:
+    outside = (X < bounds[0]) | (X > bounds[1])
+    if outside.any():
+        row, d = np.argwhere(outside)[0]
+        raise ValueError(
+            f"`{call}` must lie within the bounds, input {d} from {bounds[0, d]:g} to "
+            f"{bounds[1, d]:g}. Got {X[row, d]:g} in row {row}. Drop the point, or "
+            f"make a `{CALL}` with wider bounds."
+        )
+
+
+def as_told(call: str, y: ArrayLike, n: int) -> np.ndarray:
+    """Values of n points, of which NaN may be some."""
+    values = np.asarray(as_numbers(y, call), float)
+    if values.shape != (n,):
+        raise ValueError(
+            f"`{call}` must have shape ({n},), one value a point. Got {values.shape}."
+        )
+    if np.isinf(values).any():
+        raise ValueError(
+            f"`{call}` must be finite, or NaN where a point failed. Got "
+            f"{values[np.isinf(values)][0]} at index {int(np.argmax(np.isinf(values)))}"
+            ". Pass NaN, or the number it stands for."
+        )
+    return values
