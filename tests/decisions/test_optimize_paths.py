@@ -24,6 +24,7 @@ from pyrox.gp import (
 from pyrox.gp._decisions.box import as_box
 from pyrox.gp._decisions.constrained import settle
 from pyrox.gp._decisions.merit import Target, spreads
+from pyrox.gp._decisions.race import in_groups
 from pyrox.gp._paths.path import bare
 
 # What is computed, not how fast: and most of the time here is XLA's.
@@ -87,6 +88,12 @@ def test_slopes_vanish_inside_and_lead_out_at_a_bound(x64):
     assert np.abs(slopes[~held]).max() < 1e-5
     assert (X[held] == np.round(X[held])).all()
     assert (slopes[held] * (1 - 2 * X[held]) > -1e-5).all()
+
+
+def test_every_start_has_a_group_and_every_group_a_place_in_the_pool():
+    for n_starts in range(1, 3000):
+        n_groups, size = in_groups(n_starts)
+        assert n_groups * size >= n_starts and 1 <= n_groups <= size <= n_starts
 
 
 @pytest.mark.exhaustive

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real, Shaped
 
+from .._hyper.arrays import placed
 from .._hyper.checks import as_points, is_traced, require_finite, require_ok
 from .._numerics.sobol import sobol_points
 
@@ -84,7 +85,9 @@ def as_box(
         # A column of one whole number has a width to divide by, and never moves.
         bounds = bounds.at[1].add(jnp.where(one & (bounds[0] == bounds[1]), 0.25, 0))
     _require_ordered(name, bounds)
-    return Box(bounds[0], bounds[1], columns)
+    # Known numbers are cut in NumPy, which takes no time.
+    cut = bounds if is_traced(bounds) else np.asarray(bounds)
+    return Box(placed(cut[0]), placed(cut[1]), columns)
 
 
 def as_columns(call: str, columns: Sequence[int], in_size: int) -> tuple[int, ...]:

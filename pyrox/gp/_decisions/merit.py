@@ -151,7 +151,10 @@ def ranked(values: Values, scales: Scales) -> Float[Array, "S R"]:
     above = values.of_constraints / scales.of_constraints.T[..., None]
     excess = jnp.sum(jnp.maximum(above, 0), axis=0)
     rank = low + _PENALTY * excess
-    return jnp.where(jnp.isnan(rank), jnp.inf, rank)
+    rank = jnp.where(jnp.isnan(rank), jnp.inf, rank)
+    # XLA picks the first few of float32 ten times faster than of float64.
+    above_best = rank - jnp.min(rank, axis=1, keepdims=True)
+    return above_best.astype(jnp.float32)
 
 
 def is_better(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 from tqdm.auto import tqdm
 
 from .._hyper.checks import (
@@ -29,6 +29,7 @@ _TOGETHER = 64  # paths in one program, which share its candidates
 _BAR_AFTER = 2.0  # seconds
 # Widths from zero at which float32 no longer resolves a box.
 _FARTHEST = 1e3
+_MOST_INPUTS = 16  # that the number of candidates grows with
 
 Paths = PathwiseFunction | PathwiseEnsemble
 
@@ -54,10 +55,10 @@ def optimize_paths(
     the poor are dropped early; the last few are followed to their minima. A search, not
     a proof: `benchmarks.thompson` has its hit rates.
 
-    With x64 on, the race is in float32 where bounds and kernel allow it, the finish in
-    float64. Under `jit` and `vmap` it is one program. Values have a derivative in all
-    that the paths depend on, and so have the points, by the implicit function theorem,
-    where the optimum is regular; inputs at a bound stay there.
+    With x64 on, candidates and race are in float32 where bounds and kernel allow it,
+    the finish in float64. Under `jit` and `vmap` it is one program. Values have a
+    derivative in all that the paths depend on, and so have the points, by the implicit
+    function theorem, where the optimum is regular; inputs at a bound stay there.
 
     Args:
         key: for the candidates.
@@ -72,8 +73,9 @@ def optimize_paths(
         integers: inputs that take whole numbers.
         include: points to start from, such as the best data; those outside the bounds
             are moved to the nearest inside.
-        n_candidates, n_starts: how hard to search. By default 1024 and 16 for one or
-            two inputs without constraints, else 8192 and 256.
+        n_candidates, n_starts: how hard to search. By default 512 candidates an input,
+            from 1024 to 8192, and 8192 with constraints; 16 starts for one or two
+            inputs without constraints, else 256.
         progress: whether to show a bar, which appears after two seconds.
 
     Returns:
@@ -120,8 +122,10 @@ def optimize_paths(
     assert bounds is not None
     box = as_box(call, bounds, own.anchors.shape[-1], integers)
     box = checked_at_run_time(call, box)
-    ends = _inside(f"{call}(bounds=...)", functions, jnp.stack([box.lower, box.upper]))
-    box = Box(ends[0], ends[1], box.integers)
+    if any(_domain(p) is not None for p in functions):
+        ends = jnp.stack([box.lower, box.upper])
+        ends = _inside(f"{call}(bounds=...)", functions, ends)
+        box = Box(ends[0], ends[1], box.integers)
     target = _as_target(call, (own, *others), box, maximize)
     included = _included(call, own, include, target.box)
     sizes = _as_sizes(call, n_candidates, n_starts, target)
@@ -169,11 +173,12 @@ def _as_constraints(
 def _inside(call: str, functions: Sequence[Paths], X: Array) -> Array:
     """`X`, which the domains of all paths must hold."""
     for paths in functions:
-        domain = (
-            paths.paths.domain if isinstance(paths, PathwiseEnsemble) else paths.domain
-        )
-        X = require_inside(X, call, domain, OUTSIDE)
+        X = require_inside(X, call, _domain(paths), OUTSIDE)
     return X
+
+
+def _domain(paths: Paths) -> Float[Array, "... 2 D"] | None:
+    return paths.paths.domain if isinstance(paths, PathwiseEnsemble) else paths.domain
 
 
 def _around(X: Float[Array, "N D"]) -> Box:
@@ -211,7 +216,8 @@ def _as_sizes(
 ) -> Sizes:
     few = target.box.in_size <= 2 and not target.constraints
     if n_candidates is None:
-        n_candidates = 1024 if few else 8192
+        n_inputs = _MOST_INPUTS if target.constraints else target.box.in_size
+        n_candidates = 512 * min(max(n_inputs, 2), _MOST_INPUTS)
     if n_starts is None:
         n_starts = min(16 if few else 256, n_candidates)
     n_candidates = as_count(f"{call}(n_candidates=...)", n_candidates)
@@ -305,13 +311,23 @@ def _optima(target: Target, found: Found) -> PathOptima:
         unit = moving(target, found)
         moved = target.at_own(box.inside(unit)[:, None])
         values = target.sign * moved.of_path[:, 0]
-    held = (best.unit <= 0) | (best.unit >= 1)
+    X, at_bound = _in_units_of(box, unit, best.unit)
     return PathOptima(
-        X=box.inside(unit),
+        X=X,
         values=values,
         converged=best.converged,
-        at_bound=held & ~box.is_whole(held),
+        at_bound=at_bound,
         violation=best.violation,
         choice=None,
         n_evaluations=found.n_evaluations,
     )
+
+
+@jax.jit  # one program: each operation by itself costs as much as all
+def _in_units_of(
+    box: Box, unit: Float[Array, "S D"], ends: Float[Array, "S D"]
+) -> tuple[Float[Array, "S D"], Bool[Array, "S D"]]:
+    """Points of the box, and which of their inputs a bound holds where they were
+    found."""
+    held = (ends <= 0) | (ends >= 1)
+    return box.inside(unit), held & ~box.is_whole(held)

@@ -6,6 +6,7 @@ dearer part. A function of eight inputs has so many basins that 256 starts find 
 than 20 that are followed to their end, in less time.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ from .._numerics import boxed
 Merit = Callable[[Array], tuple[Array, Array]]
 # Turns of a group, of the pool of the best, and of a search that is to converge.
 _FIRST_TURNS, _POOL_TURNS, _MOST_TURNS = 4, 8, 80
-_POOL = 32  # searches at a time for each function
+# Searches at a time for each function: of few starts half, so that both halves send
+# several into the pool.
+_SHARE, _POOL = 2, 32
 
 
 class Searches(NamedTuple):
@@ -35,7 +38,7 @@ class Searches(NamedTuple):
 
 def in_groups(n_starts: int) -> tuple[int, int]:
     """How many groups, and how many starts in each; their best fill one pool."""
-    size = min(n_starts, max(_POOL, int(n_starts**0.5)))
+    size = max(min(_POOL, n_starts // _SHARE), math.ceil(n_starts**0.5))
     return -(-n_starts // size), size
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from .integers import neighbours
 from .merit import (
     Scales,
     Target,
-    Values,
     at_index,
     index_of_best,
     is_better,
@@ -24,6 +23,8 @@ from .merit import (
     spreads,
 )
 from .race import Searches, finish, race
+
+Tree = TypeVar("Tree")
 
 _FINALISTS, _CONSTRAINED_FINALISTS = 4, 8  # of a race
 _MOST_MOVES = 20  # from whole numbers to their neighbours
@@ -67,27 +68,33 @@ def search(
     target = jax.lax.stop_gradient(target)
     box = target.box
     unit = jnp.concatenate([box.sobol(key, sizes.n_candidates), box.to_unit(included)])
-    X = box.inside(unit)
-    values = target.at_all(X)
+    rough, at = _in_single((target, unit)) if sizes.in_single else (target, unit)
+    values = rough.at_all(rough.box.inside(at))
     scales = spreads(values)
     n_starts = min(sizes.n_starts, unit.shape[0])
     _, order = jax.lax.top_k(-ranked(values, scales), n_starts)
-    starts = unit[order]
-    rounding = target.rounding(X[:16], scales)
-    left = _raced(target, scales, starts, rounding, sizes.in_single)
+    scales = cast_floats(scales, unit.dtype)
+    rounding = target.rounding(box.inside(unit[:16]), scales)
+    left = _raced(target, scales, unit[order], rounding, sizes.in_single)
     polish = functools.partial(_polished, target, scales, rounding)
-    n_last = _CONSTRAINED_FINALISTS if target.constraints else _FINALISTS
+    n_last = _CONSTRAINED_FINALISTS
+    if not target.constraints:  # of a small pool a quarter
+        n_last = min(_FINALISTS, max(1, left.points.shape[1] // 4))
     first, known = (x[:, :n_last] for x in (left.points, left.inverse))
+    candidate = unit[index_of_best(values.of_path, values.violation)]
     if target.constraints:
         # The race may end beyond a constraint, in basins that are lost when it holds.
-        candidate = unit[index_of_best(values.of_path, values.violation)]
         first, known = jnp.concatenate([first, candidate[:, None]], axis=1), None
     best, count = polish(first, known)
     if box.integers:
         best, count = _moved(target, polish, best, count)
-    best = _better(_of_candidates(values, unit, best), best)
+    best = _better(_of_candidate(target, candidate, best), best)
     count = left.n_evaluations + unit.shape[0] + count
     return Found(best._replace(value=target.sign * best.value), scales, count)
+
+
+def _in_single(tree: Tree) -> Tree:
+    return cast_floats(tree, jnp.float32)
 
 
 def _raced(
@@ -103,7 +110,7 @@ def _raced(
     if in_single:
         coarser = float(jnp.finfo(jnp.float32).eps / jnp.finfo(own).eps)
         given = target, scales, starts, coarser * rounding
-        target, scales, starts, rounding = cast_floats(given, jnp.float32)
+        target, scales, starts, rounding = _in_single(given)
     tolerance = tolerance_of(starts.dtype)
     found = race(merit(target, scales), starts, tolerance, rounding)
     return cast_floats(found, own)
@@ -178,14 +185,14 @@ def _moved(
     return best, count
 
 
-def _of_candidates(values: Values, unit: Float[Array, "C D"], like: Best) -> Best:
+def _of_candidate(target: Target, unit: Float[Array, "S D"], like: Best) -> Best:
     """The best candidate of each path: better than the end of a search where the
     constraints leave little room, or rounding hides the slopes."""
-    index = index_of_best(values.of_path, values.violation)
+    values = target.at_own(target.box.inside(unit[:, None]))
     return Best(
-        unit=unit[index],
-        value=at_index(values.of_path, index),
-        violation=at_index(values.violation, index),
+        unit=unit,
+        value=values.of_path[:, 0],
+        violation=values.violation[:, 0],
         converged=jnp.zeros_like(like.converged),
         slope=jnp.zeros_like(like.slope),
         multipliers=jnp.zeros_like(like.multipliers),

@@ -93,7 +93,7 @@ def cast_floats(tree: Tree, dtype: DTypeLike) -> Tree:
 
     def cast(leaf):
         floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(dtype) if floating else leaf
+        return leaf.astype(dtype) if floating and leaf.dtype != dtype else leaf
 
     return jax.tree.map(cast, tree)
 
