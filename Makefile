@@ -99,6 +99,7 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks.gradients --pymc
 	$(RUN)/python -m benchmarks.fit --out benchmarks
 	$(RUN)/python -m benchmarks.thompson paths --keep build/thompson --out benchmarks
+	$(RUN)/python -m benchmarks.thompson regret --keep build/thompson --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

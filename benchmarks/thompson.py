@@ -1,7 +1,8 @@
 """`python -m benchmarks.thompson PART`: Thompson sampling, against BoTorch.
 
 `paths`: the minima of 64 drawn functions, the same ones for both, with both optimisers'
-defaults. What was measured is written to `thompson.json`.
+defaults. `regret`: loops of Bayesian optimisation. Both write what they measured to
+`thompson.json`.
 """
 
 import argparse
@@ -12,14 +13,14 @@ import time
 
 import jax
 
-PARTS = ("paths",)
-SIDES = ("pyrox", "botorch")
+PARTS = ("paths", "regret")
+SIDES = ("pyrox", "botorch", "random")
 
 
 def main() -> None:
     options = _parse()
     jax.config.update("jax_enable_x64", True)
-    records, lines = _paths(options)
+    records, lines = {"paths": _paths, "regret": _regret}[options.part](options)
     print("\n".join(lines))
     path = options.out / "thompson.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
@@ -35,7 +36,7 @@ def main() -> None:
 def _paths(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
     from . import thompson_paths
 
-    records, names = [], list(options.sides)
+    records, names = [], [side for side in options.sides if side != "random"]
     for in_size, n in thompson_paths.SIZES:
         if options.only and options.only != f"{in_size},{n}":
             continue
@@ -44,14 +45,34 @@ def _paths(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
     return records, thompson_paths.table(records)
 
 
+def _regret(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    from . import thompson_regret
+
+    folder = options.keep or options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [
+        name for name in thompson_regret.STRATEGIES if name.split()[0] in options.sides
+    ]
+    objectives = [o for o in thompson_regret.BY_NAME if options.only in o]
+    records = thompson_regret.run(
+        folder / "thompson_regret.jsonl",
+        names,
+        objectives,
+        options.seeds or range(10),
+        options.n_values or thompson_regret.N_VALUES,
+    )
+    return records, thompson_regret.table(records)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.thompson", description=__doc__
     )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--sides", nargs="*", default=SIDES, choices=SIDES)
-    parser.add_argument("--only", default="", help="D,N of paths")
+    parser.add_argument("--only", default="", help="D,N of paths; a function's name")
     parser.add_argument("--seeds", nargs="*", type=int, default=[])
+    parser.add_argument("--n-values", type=int, help="that a loop may ask for")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for what is slow")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
     return parser.parse_args()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import path_problem, thompson_paths
+from benchmarks import path_problem, thompson_paths, thompson_regret
+from benchmarks.objectives import OBJECTIVES
 
 pytestmark = pytest.mark.exhaustive
 
@@ -55,3 +56,37 @@ def test_verdicts_on_paths():
     assert "SHORT" not in thompson_paths._verdict(6, ours, theirs)
     assert "times SHORT" in thompson_paths._verdict(2, ours, theirs)
     assert "hit SHORT, gap SHORT" in thompson_paths._verdict(6, theirs, theirs)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+def test_the_optimum_is_the_least_value(objective):
+    at_optimum = objective(objective.optimiser)[0]
+    np.testing.assert_allclose(at_optimum, objective.optimum, atol=1e-9)
+    near = objective.optimiser + 0.01 * (points(objective.in_size, 1000) - 0.5)
+    assert objective(near).min() >= objective.optimum
+    first = objective.first_points(6, 3)
+    assert ((first >= objective.bounds[0]) & (first <= objective.bounds[1])).all()
+    np.testing.assert_array_equal(first, objective.first_points(6, 3))
+
+
+def test_loops_are_kept_and_judged(tmp_path):
+    path = tmp_path / "loops.jsonl"
+    asked = (["random"], ["Branin"], [0, 1], 8)
+    records = thompson_regret.run(path, *asked)
+    assert thompson_regret.run(path, *asked) == records  # seconds too: nothing ran
+    assert len(records) == 4 and len(records[0]["regret"]) == 9
+    assert np.diff(records[0]["regret"]).max() <= 0
+
+    ours = [{**r, "strategy": "pyrox"} for r in records]
+    theirs = [
+        {**r, "strategy": "botorch thompson", "seconds": [9.0] * 9, "regret": [lost]}
+        for r, lost in zip(records, (100.0, 0.0, 100.0, 0.0), strict=True)
+    ]
+    lines = "\n".join(thompson_regret.table(ours + theirs))
+    assert "regret ABOVE" in lines and "ok" in lines
+
+
+@pytest.mark.exhaustive
+def test_our_loop_is_a_strategy(x64):
+    record = thompson_regret.loop("pyrox", OBJECTIVES[0], 4, 0, 8)
+    assert len(record["regret"]) == 3 and record["regret"][-1] < record["regret"][0]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 from tqdm.auto import tqdm
 
+from .._hyper.arrays import placed
 from .._hyper.checks import (
     as_count,
     as_inputs,
@@ -122,10 +123,7 @@ def optimize_paths(
     assert bounds is not None
     box = as_box(call, bounds, own.anchors.shape[-1], integers)
     box = checked_at_run_time(call, box)
-    if any(_domain(p) is not None for p in functions):
-        ends = jnp.stack([box.lower, box.upper])
-        ends = _inside(f"{call}(bounds=...)", functions, ends)
-        box = Box(ends[0], ends[1], box.integers)
+    box = _box_inside(f"{call}(bounds=...)", functions, box)
     target = _as_target(call, (own, *others), box, maximize)
     included = _included(call, own, include, target.box)
     sizes = _as_sizes(call, n_candidates, n_starts, target)
@@ -179,6 +177,17 @@ def _inside(call: str, functions: Sequence[Paths], X: Array) -> Array:
 
 def _domain(paths: Paths) -> Float[Array, "... 2 D"] | None:
     return paths.paths.domain if isinstance(paths, PathwiseEnsemble) else paths.domain
+
+
+def _box_inside(call: str, functions: Sequence[Paths], box: Box) -> Box:
+    """`box`, which the domains of all paths must hold; if known, by NumPy."""
+    if all(_domain(paths) is None for paths in functions):
+        return box
+    if not is_traced(box.lower):
+        _inside(call, functions, placed(np.stack([box.lower, box.upper])))
+        return box
+    ends = _inside(call, functions, jnp.stack([box.lower, box.upper]))
+    return Box(ends[0], ends[1], box.integers)
 
 
 def _around(X: Float[Array, "N D"]) -> Box:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
 
+from .._hyper.arrays import placed
 from .._hyper.checks import as_count, as_inputs, as_noise
 from .._hyper.parameters import require_known_valid
 from .._hyper.unchecked import jit
@@ -93,7 +94,7 @@ class ThompsonSampling(eqx.Module):
         >>> X = jax.random.uniform(jax.random.key(1), (8, 2))
         >>> y = measure(X)
         >>> for key in jax.random.split(jax.random.key(2), 2):
-        ...     keys = jax.random.split(key)
+        ...     keys = _two(key)
         ...     z = (y - y.mean()) / y.std()
         ...     found = fit(GPPrior(kernel, X), z, noise_var=0.01, progress=False)
         ...     kernel = found.prior.kernel
@@ -185,12 +186,12 @@ class ThompsonSampling(eqx.Module):
         """A state without data, with room for `n_points` rows: what a stored one is
         read into, `eqx.tree_deserialise_leaves(file, like=study.empty(n))`."""
         n, d = capacity_for(n_points), self.bounds.shape[1]
-        dtype, zero = self.bounds.dtype, jnp.zeros((), jnp.int32)
+        dtype, zero = self.bounds.dtype, placed(np.zeros((), np.int32))
         return ThompsonState(
-            X=jnp.zeros((n, d), dtype),
-            y=jnp.full(n, jnp.nan, dtype),
-            status=jnp.zeros(n, jnp.int32),
-            round=jnp.zeros(n, jnp.int32),
+            X=placed(np.zeros((n, d), dtype)),
+            y=placed(np.full(n, np.nan, dtype)),
+            status=placed(np.zeros(n, np.int32)),
+            round=placed(np.zeros(n, np.int32)),
             n_points=zero,
             n_rounds=zero,
             kernel=self.kernel,
@@ -215,7 +216,7 @@ class ThompsonSampling(eqx.Module):
                 is as it was.
         """
         self._require_state("ask", state)
-        keys = jax.random.split(key)
+        keys = _two(key)
         centre = self._centre(state)
         if centre is None:
             X = self._first_points(keys[1])
@@ -225,7 +226,7 @@ class ThompsonSampling(eqx.Module):
         state = eqx.tree_at(
             lambda s: (s.kernel, s.noise_var), state, (drawn.kernel, drawn.noise_var)
         )
-        return jnp.asarray(X), with_asked(state, X)
+        return placed(X), with_asked(state, X)
 
     def tell(
         self,
@@ -330,7 +331,7 @@ class ThompsonSampling(eqx.Module):
             deviation = known.std()
             y = (y - known.mean()) / (deviation if deviation > 0 else 1)
         y = np.where(observed, y, 0).astype(state.y.dtype)
-        data = Data(state.X, jnp.asarray(y), jnp.asarray(observed), self.bounds)
+        data = Data(state.X, placed(y), placed(observed), self.bounds)
         model = Model(state.kernel, state.noise_var, self.noise_prior)
         settings = self.hyperparameters, self.batch_size, self.n_features
         return draw(key, model, data, *settings)
@@ -360,6 +361,12 @@ class ThompsonSampling(eqx.Module):
         choices = points_away(key, box, failed, np.asarray(self.bounds))
         away = optimize_paths(key, drawn.paths, choices=choices, maximize=self.maximize)
         return np.where(near[:, None], away.X, X)
+
+
+@jax.jit
+def _two(key: PRNGKeyArray) -> tuple[Array, Array]:
+    first, second = jax.random.split(key)
+    return first, second
 
 
 @jit

@@ -3,10 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._hyper.arrays import placed
 from .._kernels.kernel import AbstractKernel
 from .trust_region import TrustRegion
 
@@ -62,7 +62,7 @@ def with_room(state: ThompsonState, n: int) -> ThompsonState:
 
     def wider(x: Array, fill: Any) -> Array:
         rows = np.full((more, *x.shape[1:]), fill, x.dtype)
-        return jnp.asarray(np.concatenate([np.asarray(x), rows]))
+        return placed(np.concatenate([np.asarray(x), rows]))
 
     columns = state.X, state.y, state.status, state.round
     fills = 0, np.nan, EMPTY, 0
@@ -74,7 +74,9 @@ def with_asked(state: ThompsonState, X: np.ndarray) -> ThompsonState:
     n, n_rounds = int(state.n_points), int(state.n_rounds) + 1
     y = np.full(len(X), np.nan)
     state = _appended(state, X, y, np.full(len(X), PENDING), n, n_rounds)
-    return eqx.tree_at(lambda s: s.n_rounds, state, jnp.asarray(n_rounds, jnp.int32))
+    return eqx.tree_at(
+        lambda s: s.n_rounds, state, placed(np.array(n_rounds, np.int32))
+    )
 
 
 def with_told(state: ThompsonState, X: np.ndarray, y: np.ndarray) -> ThompsonState:
@@ -89,7 +91,7 @@ def with_told(state: ThompsonState, X: np.ndarray, y: np.ndarray) -> ThompsonSta
         (rows,) = np.nonzero((now == PENDING) & (X_known == x).all(axis=1))
         if len(rows):
             y_known[rows[0]], now[rows[0]], is_new[i] = y[i], status[i], False
-    columns = state.X, jnp.asarray(y_known), jnp.asarray(now), state.round
+    columns = state.X, placed(y_known), placed(now), state.round
     state = _with_columns(state, columns, state.n_points)
     new = X[is_new], y[is_new], status[is_new]
     return _appended(state, *new, int(state.n_points), 0)
@@ -110,7 +112,7 @@ def _appended(
     def put(column: Array, values: np.ndarray) -> Array:
         filled = np.array(column)
         filled[n : n + len(X)] = values
-        return jnp.asarray(filled)
+        return placed(filled)
 
     return _with_columns(state, tuple(map(put, columns, rows)), n + len(X))
 
@@ -119,7 +121,7 @@ def _with_columns(state: ThompsonState, columns: Any, n: Any) -> ThompsonState:
     return eqx.tree_at(
         lambda s: (s.X, s.y, s.status, s.round, s.n_points),
         state,
-        (*columns, jnp.asarray(n, jnp.int32)),
+        (*columns, placed(np.array(n, np.int32))),
     )
 
 
