@@ -153,6 +153,13 @@ gp.max_value_entropy(posterior, X, found), posterior.predict_cov(X, X[:2])
 gp.joint_entropy(posterior, X, found, noise_var=0.1)
 f = lambda X_: gp.knowledge_gradient(posterior, X_, X, noise_var=0.1)
 gp.optimize_acquisition(key, f, box, n_candidates=8, n_starts=4)
+few = dict(n_features=16, n_candidates=8, n_starts=4, trust_region=True)
+study = gp.ThompsonSampling(gp.RBF(), box, noise_prior=dist.LogNormal(), **few)
+for state in (study.init(), study.init(X, y)):
+    asked, state = study.ask(key, state)
+    state = study.tell(state, asked, np.array([np.nan]))
+    asked, state = study.ask(key, study.tell(state, asked, np.array([1.0])))
+    study.best(state), study.history(state)
 try:
     gp.RBF().diag(jnp.zeros(3))
 except Exception as error:

@@ -97,10 +97,11 @@ def _with_values(kernel: AbstractKernel, found: AbstractKernel) -> AbstractKerne
 def _sampled(
     key: PRNGKeyArray, model: Model, data: Data, n_paths: int, n_features: int
 ) -> Drawn:
-    prior = GPPrior(model.kernel, data.X)
+    prior, noise_prior = GPPrior(model.kernel, data.X), model.noise_prior
+    assert noise_prior is not None  # the study saw to it
 
     def joint():
-        noise_var = numpyro.sample(_NOISE, model.noise_prior)
+        noise_var = numpyro.sample(_NOISE, noise_prior)
         gp_factor("y", prior, data.y, noise_var, observed=data.observed)
 
     key_mcmc, key_paths = jax.random.split(key)

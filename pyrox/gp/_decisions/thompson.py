@@ -74,11 +74,14 @@ class ThompsonSampling(eqx.Module):
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from numpyro.distributions import LogNormal
         >>> from pyrox.gp import Matern, ThompsonSampling
         >>> def measure(X):
         ...     return jnp.sum((X - 0.3) ** 2, axis=1)
         >>> kernel = Matern(2.5, init_lengthscale=jnp.array([0.5, 0.5]))
-        >>> study = ThompsonSampling(kernel, [[0.0, 0.0], [1.0, 1.0]], batch_size=2)
+        >>> bounds = jnp.array([[0.0, 0.0], [1.0, 1.0]])
+        >>> noise = LogNormal(-4.0, 1.0)
+        >>> study = ThompsonSampling(kernel, bounds, noise_prior=noise, batch_size=2)
         >>> state = study.init()
         >>> for key in jax.random.split(jax.random.key(0), 5):
         ...     X, state = study.ask(key, state)
@@ -90,13 +93,13 @@ class ThompsonSampling(eqx.Module):
         Another loop is made of the same parts; with `X` and `y` so far:
 
         >>> from pyrox.gp import GPPrior, PathwiseSampler, fit, optimize_paths
-        >>> bounds = jnp.array([[0.0, 0.0], [1.0, 1.0]])
         >>> X = jax.random.uniform(jax.random.key(1), (8, 2))
         >>> y = measure(X)
         >>> for key in jax.random.split(jax.random.key(2), 2):
         ...     keys = _two(key)
         ...     z = (y - y.mean()) / y.std()
-        ...     found = fit(GPPrior(kernel, X), z, noise_var=0.01, progress=False)
+        ...     prior = GPPrior(kernel, X)
+        ...     found = fit(prior, z, 0.01, noise_prior=noise, progress=False)
         ...     kernel = found.prior.kernel
         ...     sampler = PathwiseSampler(found.posterior, 1024)
         ...     paths = sampler.sample_paths(keys[0], 2)
