@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from pyrox.gp import Matern, ThompsonSampling
+from pyrox.gp import RBF, Matern, ThompsonSampling
 
 BOUNDS = np.array([[-1.0, 10.0], [1.0, 30.0]])
 NOISE = dist.LogNormal(-4.0, 1.0)
@@ -27,16 +27,14 @@ def kernel():
     return made.with_priors(lengthscale=scales)
 
 
-# One for all tests of this size, so that its programs are compiled once.
-STUDY = ThompsonSampling(
-    kernel(),
-    BOUNDS,
-    noise_prior=NOISE,
-    batch_size=2,
-    n_features=256,
-    n_candidates=256,
-    n_starts=8,
-)
+def study_of(**changed):
+    settings = {"noise_prior": NOISE, "batch_size": 2, "n_features": 256}
+    settings |= {"n_candidates": 256, "n_starts": 8} | changed
+    return ThompsonSampling(kernel(), BOUNDS, **settings)
+
+
+# One for all tests, so that its programs are compiled once.
+STUDY = study_of()
 
 
 def first_data(seed=0, n=6):
@@ -96,16 +94,7 @@ def test_a_stored_state_goes_on_as_the_uninterrupted_loop(how):
 
 def test_maximising_is_minimising_the_negative():
     X, y = first_data()
-    up = ThompsonSampling(
-        kernel(),
-        BOUNDS,
-        noise_prior=NOISE,
-        batch_size=2,
-        n_features=256,
-        n_candidates=256,
-        n_starts=8,
-        maximize=True,
-    )
+    up = study_of(maximize=True)
     state = rounds(up.init(X, -y), 0, 6, up, lambda X: -bowl(X))
     x, best = up.best(state)
     assert float(best) > -5.5
@@ -214,6 +203,8 @@ BAD_STUDIES = {
     "nuts": (dict(hyperparameters="nuts"), "prior on the noise"),
     "integers": (dict(bounds=[[0.2], [0.8]], integers=(0,)), "whole number"),
     "maximize": (dict(maximize=1), "True or False"),
+    "features": (dict(n_features=31), "even"),
+    "candidates": (dict(n_candidates=0), "n_candidates"),
 }
 
 
@@ -247,3 +238,16 @@ def test_after_an_error_the_state_is_as_it_was(case):
     other = ThompsonSampling(kernel(), np.array([[0.0], [1.0]])).init()
     with pytest.raises(ValueError, match="D=1"):
         STUDY.ask(jax.random.key(0), other)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (study_of(trust_region=True), "trust region"),
+        (eqx.tree_at(lambda s: s.kernel, STUDY, RBF()), "another kernel"),
+    ],
+)
+def test_a_state_in_which_a_setting_would_be_ignored_is_refused(other, words):
+    state = STUDY.init(*first_data())
+    with pytest.raises(ValueError, match=words):
+        other.ask(jax.random.key(0), state)

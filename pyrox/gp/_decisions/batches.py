@@ -14,13 +14,12 @@ from .._numerics.blocks import map_groups
 from .._numerics.closure import Closure
 from .._numerics.implicit import moving_root
 from .box import Box
-from .integers import neighbours
+from .integers import moved, neighbours
 from .race import Merit, finish, race
 from .search import tolerance_of
 
 _FEWEST = 64  # candidates whose spread is the unit of a search
 _ROUNDED = 10  # of them that tell what rounding does
-_MOST_MOVES = 20  # from whole numbers to their neighbours
 
 
 class Values(NamedTuple):
@@ -91,7 +90,8 @@ def search_batches(
     best, count = polish(first, known)
     count = count + raced.n_evaluations
     if box.integers:
-        best, count = _moved(f, box, polish, best, count)
+        step = functools.partial(_of_neighbours, f, box, polish)
+        best, count = moved(step, best, count)
     candidate = Best(
         starts[0], high[0], jnp.zeros_like(best.slope), jnp.zeros_like(best.converged)
     )
@@ -168,31 +168,14 @@ def _better(one: Best, other: Best) -> Best:
     return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)
 
 
-def _moved(
-    f: Values,
-    box: Box,
-    polish: Callable[[Array], tuple[Best, Array]],
-    best: Best,
-    count: Int[Array, ""],
+def _of_neighbours(
+    f: Values, box: Box, polish: Callable[[Array], tuple[Best, Array]], best: Best
 ) -> tuple[Best, Int[Array, ""]]:
-    """From whole numbers to better neighbours, as long as there are any."""
-
-    def move(state):
-        best, _, n, count = state
-        near = neighbours(box, best.unit[None])[0]
-        values = f.at_many(box.inside(near))
-        _, order = jax.lax.top_k(values, min(f.n_few, near.shape[0]))
-        tried, more = polish(near[order][None])
-        moved = _better(tried, best)
-        improved = jnp.any(moved.unit != best.unit)
-        return moved, improved, n + 1, count + more + near.shape[0]
-
-    def improved(state):
-        return state[1] & (state[2] < _MOST_MOVES)
-
-    start = best, jnp.asarray(True), jnp.zeros((), jnp.int32), count
-    best, _, _, count = jax.lax.while_loop(improved, move, start)
-    return best, count
+    """The best of a batch and of those that differ by one in a whole number."""
+    near = neighbours(box, best.unit[None])[0]
+    _, order = jax.lax.top_k(f.at_many(box.inside(near)), min(f.n_few, near.shape[0]))
+    tried, count = polish(near[order][None])
+    return _better(tried, best), count + near.shape[0]
 
 
 def moving_batch(f: Values, box: Box, best: Best) -> Float[Array, " E"]:

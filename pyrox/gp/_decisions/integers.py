@@ -1,10 +1,42 @@
 """Columns of whole numbers: moves to the neighbours of a point."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .box import Box
+
+Best = TypeVar("Best")  # has a `unit`, where it is
+
+_MOST_MOVES = 20
+
+
+def moved(
+    step: Callable[[Best], tuple[Best, Int[Array, ""]]],
+    best: Best,
+    count: Int[Array, ""],
+) -> tuple[Best, Int[Array, ""]]:
+    """From whole numbers to better neighbours, as long as there are any.
+
+    `step` gives the best of a point and its neighbours, and how many evaluations that
+    took, which are added to `count`.
+    """
+
+    def move(state):
+        best, _, n, count = state
+        new, more = step(best)
+        return new, jnp.any(new.unit != best.unit), n + 1, count + more
+
+    def improved(state):
+        return state[1] & (state[2] < _MOST_MOVES)
+
+    start: Any = best, jnp.asarray(True), jnp.zeros((), jnp.int32), count
+    best, _, _, count = jax.lax.while_loop(improved, move, start)
+    return best, count
 
 
 def neighbours(box: Box, points: Float[Array, "S D"]) -> Float[Array, "S R D"]:

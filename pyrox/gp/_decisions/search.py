@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from .._hyper.arrays import cast_floats
 from .._hyper.unchecked import jit
 from .constrained import settle
-from .integers import neighbours
+from .integers import moved, neighbours
 from .merit import (
     Scales,
     Target,
@@ -27,7 +27,6 @@ from .race import Searches, finish, race
 Tree = TypeVar("Tree")
 
 _FINALISTS, _CONSTRAINED_FINALISTS = 4, 8  # of a race
-_MOST_MOVES = 20  # from whole numbers to their neighbours
 
 
 class Best(NamedTuple):
@@ -87,7 +86,8 @@ def search(
         first, known = jnp.concatenate([first, candidate[:, None]], axis=1), None
     best, count = polish(first, known)
     if box.integers:
-        best, count = _moved(target, polish, best, count)
+        step = functools.partial(_of_neighbours, target, polish)
+        best, count = moved(step, best, count)
     best = _better(_of_candidate(target, candidate, best), best)
     count = left.n_evaluations + unit.shape[0] + count
     return Found(best._replace(value=target.sign * best.value), scales, count)
@@ -162,27 +162,12 @@ def _better(one: Best, other: Best) -> Best:
     return jax.tree.map(chosen, one, other)
 
 
-def _moved(
-    target: Target,
-    polish: Callable[[Array], tuple[Best, Array]],
-    best: Best,
-    count: Int[Array, ""],
+def _of_neighbours(
+    target: Target, polish: Callable[[Array], tuple[Best, Array]], best: Best
 ) -> tuple[Best, Int[Array, ""]]:
-    """From whole numbers to better neighbours, as long as there are any."""
-
-    def move(state):
-        best, _, n, count = state
-        tried, more = polish(neighbours(target.box, best.unit))
-        moved = _better(tried, best)
-        improved = jnp.any(moved.unit != best.unit)
-        return moved, improved, n + 1, count + more
-
-    def improved(state):
-        return state[1] & (state[2] < _MOST_MOVES)
-
-    start = best, jnp.asarray(True), jnp.zeros((), jnp.int32), count
-    best, _, _, count = jax.lax.while_loop(improved, move, start)
-    return best, count
+    """The best of each point and of those that differ by one in a whole number."""
+    tried, count = polish(neighbours(target.box, best.unit))
+    return _better(tried, best), count
 
 
 def _of_candidate(target: Target, unit: Float[Array, "S D"], like: Best) -> Best:

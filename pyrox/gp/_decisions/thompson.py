@@ -18,7 +18,15 @@ from .box import as_box, as_columns
 from .draws import Data, Drawn, Model, draw
 from .elsewhere import is_near, points_away
 from .optimize_paths import optimize_paths
-from .thompson_input import CALL, as_own_box, as_prior_of_noise, as_told, require_within
+from .thompson_input import (
+    CALL,
+    as_count_or_none,
+    as_own_box,
+    as_prior_of_noise,
+    as_told,
+    require_state,
+    require_within,
+)
 from .thompson_state import (
     FAILED,
     TOLD,
@@ -96,7 +104,7 @@ class ThompsonSampling(eqx.Module):
         >>> X = jax.random.uniform(jax.random.key(1), (8, 2))
         >>> y = measure(X)
         >>> for key in jax.random.split(jax.random.key(2), 2):
-        ...     keys = _two(key)
+        ...     keys = jax.random.split(key)
         ...     z = (y - y.mean()) / y.std()
         ...     prior = GPPrior(kernel, X)
         ...     found = fit(prior, z, 0.01, noise_prior=noise, progress=False)
@@ -165,8 +173,9 @@ class ThompsonSampling(eqx.Module):
         self.batch_size = as_count(f"{CALL}(batch_size=...)", batch_size)
         self.maximize, self.trust_region = maximize, trust_region
         self.hyperparameters = hyperparameters
-        self.n_features = as_count(f"{CALL}(n_features=...)", n_features)
-        self.n_candidates, self.n_starts = n_candidates, n_starts
+        self.n_features = as_count(f"{CALL}(n_features=...)", n_features, even=True)
+        self.n_candidates = as_count_or_none("n_candidates", n_candidates)
+        self.n_starts = as_count_or_none("n_starts", n_starts)
 
     def init(
         self,
@@ -210,8 +219,9 @@ class ThompsonSampling(eqx.Module):
 
         Pending points have no say in the model: the functions of another key are others
         (Kandasamy et al. 2018). So pass a new key each time; with the same key and no
-        new values the points are the same. No point lies within a hundredth of the
-        bounds' diagonal of one that failed.
+        new values the points are the same. Where an optimum lies within a hundredth of
+        the bounds' diagonal of a point that failed, the best of other points takes its
+        place.
 
         Raises:
             ValueError: another state.
@@ -274,16 +284,7 @@ class ThompsonSampling(eqx.Module):
         return table_of(state, self.maximize)
 
     def _require_state(self, method: str, state: ThompsonState) -> None:
-        came = type(state).__name__
-        if isinstance(state, ThompsonState):
-            if state.X.shape[1] == self.bounds.shape[1]:
-                return
-            came = f"state of D={state.X.shape[1]}"
-        raise ValueError(
-            f"`{CALL}.{method}(state)` must be a state of this study, of "
-            f"D={self.bounds.shape[1]} inputs. Got a {came}. Pass what `init`, `ask` "
-            "or `tell` returned."
-        )
+        require_state(f"{CALL}.{method}(state)", state, self.empty())
 
     def _told(
         self, call: str, state: ThompsonState, X: ArrayLike | None, y: ArrayLike | None
@@ -329,13 +330,15 @@ class ThompsonSampling(eqx.Module):
     def _drawn(self, key: PRNGKeyArray, state: ThompsonState) -> Drawn:
         """A function for each point of the batch."""
         y, observed = np.array(state.y), np.asarray(state.status) == TOLD
+        kernel, noise_var = self.kernel, self.noise_var
         if self.hyperparameters != "fixed":
+            kernel, noise_var = state.kernel, state.noise_var
             known = told_values(state)
             deviation = known.std()
             y = (y - known.mean()) / (deviation if deviation > 0 else 1)
         y = np.where(observed, y, 0).astype(state.y.dtype)
         data = Data(state.X, placed(y), placed(observed), self.bounds)
-        model = Model(state.kernel, state.noise_var, self.noise_prior)
+        model = Model(kernel, noise_var, self.noise_prior)
         settings = self.hyperparameters, self.batch_size, self.n_features
         return draw(key, model, data, *settings)
 

@@ -1,12 +1,14 @@
 """What a loop of decisions is given, and told: checked."""
 
+import jax
 import numpy as np
 from jaxtyping import ArrayLike
 from numpyro.distributions import Distribution
 
-from .._hyper.checks import as_numbers, as_points
+from .._hyper.checks import as_count, as_numbers, as_points
 from .._inference.fit_input import as_noise_prior
 from .box import Box, as_box
+from .thompson_state import ThompsonState
 
 CALL = "ThompsonSampling"
 
@@ -25,6 +27,30 @@ def as_prior_of_noise(prior: Distribution | None, how: str) -> Distribution | No
             "Pass `noise_prior=LogNormal(-4, 1)`, say."
         )
     return None
+
+
+def as_count_or_none(name: str, n: int | None) -> int | None:
+    return None if n is None else as_count(f"{CALL}({name}=...)", n)
+
+
+def require_state(call: str, state: ThompsonState, own: ThompsonState) -> None:
+    """Raise for a state in which something of a study, of which one is its `own`, would
+    be ignored."""
+    if not isinstance(state, ThompsonState):
+        came = type(state).__name__
+    elif state.X.shape[1] != own.X.shape[1]:
+        came = f"state of D={state.X.shape[1]}"
+    elif jax.tree.structure(state.kernel) != jax.tree.structure(own.kernel):
+        came = "state of another kernel, or of other priors"
+    elif jax.tree.structure(state.region) != jax.tree.structure(own.region):
+        came = "state of another trust region, or of none"
+    else:
+        return
+    raise ValueError(
+        f"`{call}` must be a state of this study, of D={own.X.shape[1]} inputs. Got a "
+        f"{came}. Pass what `init`, `ask` or `tell` returned; to go on with other "
+        "settings, `init` with the points and values of `history`."
+    )
 
 
 def require_within(call: str, X: np.ndarray, bounds: np.ndarray) -> None:

@@ -11,7 +11,9 @@ terms. (The I_n are repeated integrals of erfc, DLMF 7.18.) All that is asked fo
 product of such terms, without a difference that would cancel.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,20 +32,28 @@ def density(u: Array) -> Array:
     return jnp.exp(-0.5 * u * u - _LOG_ROOT_2_PI)
 
 
-@jax.custom_jvp
-def log_h(u: Array) -> Array:
-    """log(pdf(u) + u cdf(u)) of the standard normal, with its derivatives, at any u."""
-    return _log_h_and_slope(u)[0]
+def _with_slope(
+    value_and_slope: Callable[[Array], tuple[Array, Array]],
+) -> Callable[[Array], Array]:
+    """The value, with the derivative that is given beside it."""
+
+    @jax.custom_jvp
+    @functools.wraps(value_and_slope)
+    def value(u):
+        return value_and_slope(u)[0]
+
+    @value.defjvp
+    def slope(primals, tangents):
+        at, slope = value_and_slope(*primals)
+        return at, slope * tangents[0]
+
+    return value
 
 
-@log_h.defjvp
-def _log_h_jvp(primals, tangents):
-    value, slope = _log_h_and_slope(*primals)
-    return value, slope * tangents[0]
-
-
-def _log_h_and_slope(u: Array) -> tuple[Array, Array]:
-    """log h(u) and cdf(u) / h(u), its derivative. Below zero h is pdf(a) I_1."""
+@_with_slope
+def log_h(u: Array) -> tuple[Array, Array]:
+    """log(pdf(u) + u cdf(u)) of the standard normal, h(u), at any u. Below zero h is
+    pdf(a) I_1; the derivative is cdf(u) / h(u)."""
     far = u < _FAR
     v = jnp.where(far, 0, u)
     cdf = ndtr(v)
@@ -53,21 +63,10 @@ def _log_h_and_slope(u: Array) -> tuple[Array, Array]:
     return jnp.where(far, log_tail, jnp.log(h)), jnp.where(far, 1 / r[1], cdf / h)
 
 
-@jax.custom_jvp
-def entropy_lost(u: Array) -> Array:
+@_with_slope
+def entropy_lost(u: Array) -> tuple[Array, Array]:
     """By how much the entropy of z falls when it is known to be below u, in nats: the
-    integral gives u r / 2 - log cdf(u)."""
-    return _entropy_lost_and_slope(u)[0]
-
-
-@entropy_lost.defjvp
-def _entropy_lost_jvp(primals, tangents):
-    value, slope = _entropy_lost_and_slope(*primals)
-    return value, slope * tangents[0]
-
-
-def _entropy_lost_and_slope(u: Array) -> tuple[Array, Array]:
-    """Its derivative is -r (1 + u s) / 2."""
+    integral gives u r / 2 - log cdf(u), with the derivative -r (1 + u s) / 2."""
     far, v, r, s = _near(u)
     up = v > 0
     below = jnp.where(up, 0, v)
@@ -80,20 +79,10 @@ def _entropy_lost_and_slope(u: Array) -> tuple[Array, Array]:
     return jnp.where(far, lost, near), jnp.where(far, slope, -0.5 * r * (1 + v * s))
 
 
-@jax.custom_jvp
-def variance_left(u: Array) -> Array:
-    """The variance of z when it is known to be below u, 1 - r s."""
-    return _variance_left_and_slope(u)[0]
-
-
-@variance_left.defjvp
-def _variance_left_jvp(primals, tangents):
-    value, slope = _variance_left_and_slope(*primals)
-    return value, slope * tangents[0]
-
-
-def _variance_left_and_slope(u: Array) -> tuple[Array, Array]:
-    """Its derivative is r (s^2 - (1 - r s))."""
+@_with_slope
+def variance_left(u: Array) -> tuple[Array, Array]:
+    """The variance of z when it is known to be below u, 1 - r s, with the derivative
+    r (s^2 - (1 - r s))."""
     far, _, r, s = _near(u)
     a, tail = _fractions(u)
     s_far, t, w = (n * tail[n] for n in (1, 2, 3))
