@@ -103,7 +103,7 @@ class ThompsonSampling(eqx.Module):
         >>> from pyrox.gp import GPPrior, PathwiseSampler, fit, optimize_paths
         >>> X = jax.random.uniform(jax.random.key(1), (8, 2))
         >>> y = measure(X)
-        >>> for key in jax.random.split(jax.random.key(2), 2):
+        >>> for key in jax.random.split(jax.random.key(2), 1):  # or more
         ...     keys = jax.random.split(key)
         ...     z = (y - y.mean()) / y.std()
         ...     prior = GPPrior(kernel, X)
@@ -115,7 +115,7 @@ class ThompsonSampling(eqx.Module):
         ...     X = jnp.concatenate([X, X_next])
         ...     y = jnp.concatenate([y, measure(X_next)])
         >>> X.shape
-        (12, 2)
+        (10, 2)
     """
 
     kernel: AbstractKernel
