@@ -20,6 +20,7 @@ from ._kernels.landmarks import Landmarks as Landmarks
 from ._kernels.contract import check_kernel as check_kernel
 
 from ._posterior.derivatives import Derivatives as Derivatives
+from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
 from ._posterior.guide import AbstractGuide as AbstractGuide

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from pyrox.gp import RBF, GPPrior, Matern, ThompsonSampling, fit
+from pyrox.gp import RBF, ConstantMean, GPPrior, Matern, ThompsonSampling, fit
 
 BOUNDS = np.array([[-1.0, 10.0], [1.0, 30.0]])
 NOISE = dist.LogNormal(-4.0, 1.0)
@@ -115,10 +115,12 @@ def test_neither_units_nor_origin_of_the_values_count():
 def test_the_state_keeps_what_was_fitted_to_the_standardised_values():
     X, y = first_data()
     _, state = STUDY.ask(jax.random.key(0), STUDY.init(X, y))
-    prior, z = GPPrior(kernel(), X), (y - y.mean()) / y.std()
+    prior, z = GPPrior(kernel(), X, ConstantMean()), (y - y.mean()) / y.std()
     found = fit(prior, z, 0.01, noise_prior=NOISE, progress=False)
     assert isinstance(found.prior.kernel, Matern)
+    assert isinstance(found.prior.mean_fn, ConstantMean)
     lengthscale, noise_var = found.prior.kernel.lengthscale, found.noise_var
+    np.testing.assert_allclose(state.mean, found.prior.mean_fn.value, rtol=0.02)
     np.testing.assert_allclose(scale(state), lengthscale, rtol=0.01)
     np.testing.assert_allclose(state.noise_var, noise_var, rtol=0.01)
     assert (np.abs(np.log(scale(state) / scale(STUDY))) > 0.05).all()  # it moved

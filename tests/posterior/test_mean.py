@@ -14,6 +14,7 @@ from numpyro import handlers
 
 from pyrox.gp import (
     RBF,
+    ConstantMean,
     DecoupledPathwiseSampler,
     FullRankGuide,
     GPPrior,
@@ -357,3 +358,42 @@ def test_a_pickled_posterior_has_the_mean_that_it_was_made_with(raised, x64):
     assert abs(pickle.loads(texts[0]).predict_mean(FAR)[0]) < 1e-9
     with pytest.raises(pickle.UnpicklingError, match="something else now"):
         pickle.loads(texts[1])
+
+
+def test_a_constant_mean_shifts_what_is_known():
+    y = np.sin(5 * X[:, 0])
+    shifted = GPPrior(RBF(), X, ConstantMean(7.0)).condition(y + 7.0, NOISE)
+    plain = GPPrior(RBF(), X).condition(y, NOISE)
+    mean = shifted.predict_mean(FAR)
+    np.testing.assert_allclose(mean, plain.predict_mean(FAR) + 7.0, rtol=1e-6)
+    assert float(mean[0]) > 6.9  # far from all data
+    paths = PathwiseSampler(shifted, 64).sample_paths(KEY, 3)
+    same = PathwiseSampler(plain, 64).sample_paths(KEY, 3)
+    np.testing.assert_allclose(paths(X), same(X) + 7.0, rtol=1e-5)
+
+
+def test_a_constant_mean_is_fitted_as_by_generalised_least_squares():
+    y = 40.0 + 3 * np.sin(5 * X[:, 0])
+    prior = GPPrior(RBF(2.0, 0.3), X, ConstantMean(39.0))
+    kept = ["RBF.variance", "RBF.lengthscale", "noise_var"]
+    found = fit(prior, y, NOISE, fixed=kept, progress=False)
+    mean_fn = found.prior.mean_fn
+    assert isinstance(mean_fn, ConstantMean)
+    gram = 2.0 * np.exp(-((X - X.T) ** 2) / (2 * 0.3**2)) + NOISE * np.eye(len(X))
+    weights = np.linalg.solve(gram, np.ones(len(X)))
+    expected = weights @ y / weights.sum()
+    np.testing.assert_allclose(mean_fn.value, expected, rtol=1e-4)
+    assert abs(expected - y.mean()) > 0.1  # rows count by what they add
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.zeros(2), r"must be one number. Got shape \(2,\)"),
+        (np.nan, r"`ConstantMean\(value\)`"),
+        ("7", r"`ConstantMean\(value\)`"),
+    ],
+)
+def test_a_constant_mean_is_one_finite_number(value, said):
+    with pytest.raises(ValueError, match=said):
+        ConstantMean(value)

@@ -2,14 +2,14 @@
 loop as one program."""
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, Normal
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from .._features.grid import FourierGrid
@@ -23,15 +23,17 @@ from .._paths.ensemble import PathwiseEnsemble, paths_over_draws
 from .._paths.path import PathwiseFunction
 from .._paths.samplers import PathwiseSampler
 from .._posterior.exact import GPPrior
+from .._posterior.mean import ConstantMean
 
 _WARM_UP, _APART = 200, 10  # steps of NUTS: to begin with, and from draw to draw
-_NOISE = "noise_var"
+_NOISE, _MEAN = "noise_var", "mean"
 
 
 class Model(NamedTuple):
     """Hyperparameters, with the priors that the kernel has, and that of the noise."""
 
     kernel: AbstractKernel
+    mean: Float[Array, ""]
     noise_var: Float[Array, ""]
     noise_prior: Distribution | None
 
@@ -56,6 +58,7 @@ class Drawn(NamedTuple):
 
     paths: PathwiseFunction | PathwiseEnsemble
     kernel: AbstractKernel
+    mean: Float[Array, ""]
     noise_var: Float[Array, ""]
 
 
@@ -67,7 +70,7 @@ def draw(
     function for each of their draws by `"nuts"`."""
     if how == "nuts":
         return _sampled(key, model, data, n_paths, n_features)
-    prior, noise_var = GPPrior(model.kernel, data.X), model.noise_var
+    prior, noise_var = _prior(model, data), model.noise_var
     if how == "fit":
         found = fit(
             prior,
@@ -82,9 +85,21 @@ def draw(
         known, _ = without_priors(prior)
         posterior = known.condition(data.y, noise_var, observed=data.observed)
     sampler = PathwiseSampler(posterior, n_features, data.basis)
-    kernel = _with_values(model.kernel, posterior.prior.kernel)
     paths = sampler.sample_paths(key, n_paths)
-    return Drawn(paths, kernel, noise_var.astype(model.noise_var.dtype))
+    return Drawn(paths, *_found(model, posterior.prior, noise_var))
+
+
+def _prior(model: Model, data: Data) -> GPPrior:
+    return GPPrior(model.kernel, data.X, ConstantMean(model.mean))
+
+
+def _found(
+    model: Model, prior: GPPrior, noise_var: Array
+) -> tuple[AbstractKernel, Array, Array]:
+    """Kernel, mean and noise, as `model` has them."""
+    mean = cast("ConstantMean", prior.mean_fn).value.astype(model.mean.dtype)
+    kernel = _with_values(model.kernel, prior.kernel)
+    return kernel, mean, noise_var.astype(model.noise_var.dtype)
 
 
 def _with_values(kernel: AbstractKernel, found: AbstractKernel) -> AbstractKernel:
@@ -97,15 +112,17 @@ def _with_values(kernel: AbstractKernel, found: AbstractKernel) -> AbstractKerne
 def _sampled(
     key: PRNGKeyArray, model: Model, data: Data, n_paths: int, n_features: int
 ) -> Drawn:
-    prior, noise_prior = GPPrior(model.kernel, data.X), model.noise_prior
+    prior, noise_prior = _prior(model, data), model.noise_prior
     assert noise_prior is not None  # the study saw to it
 
     def joint():
         noise_var = numpyro.sample(_NOISE, noise_prior)
-        gp_factor("y", prior, data.y, noise_var, observed=data.observed)
+        mean = jnp.asarray(numpyro.sample(_MEAN, Normal(0.0, 1.0)))
+        own = _with_mean(prior, mean)
+        gp_factor("y", own, data.y, noise_var, observed=data.observed)
 
     key_mcmc, key_paths = jax.random.split(key)
-    start = {**dict(named_values(prior)), _NOISE: model.noise_var}
+    start = {**dict(named_values(prior)), _MEAN: model.mean, _NOISE: model.noise_var}
     mcmc = MCMC(
         NUTS(joint, init_strategy=init_to_value(values=start)),
         num_warmup=_WARM_UP,
@@ -117,14 +134,22 @@ def _sampled(
     draws = mcmc.get_samples()
 
     def condition(draw):
-        data_of = data.y, draw[_NOISE]
-        hyper = {name: value for name, value in draw.items() if name != _NOISE}
-        return substitute(prior, hyper).condition(*data_of, observed=data.observed)
+        own, noise_var = _at(prior, draw)
+        return own.condition(data.y, noise_var, observed=data.observed)
 
     paths = paths_over_draws(
         key_paths, draws, condition, 1, n_features, basis=data.basis
     )
     last = {name: jnp.asarray(values)[-1] for name, values in draws.items()}
-    noise_var = last.pop(_NOISE)
-    kernel = _with_values(model.kernel, substitute(prior, last).kernel)
-    return Drawn(paths, kernel, noise_var.astype(model.noise_var.dtype))
+    return Drawn(paths, *_found(model, *_at(prior, last)))
+
+
+def _with_mean(prior: GPPrior, value: Array) -> GPPrior:
+    return eqx.tree_at(lambda p: p.mean_fn, prior, ConstantMean(value))
+
+
+def _at(prior: GPPrior, draw: dict[str, Array]) -> tuple[GPPrior, Array]:
+    """The prior with the hyperparameters of a draw, and its noise."""
+    own = _with_mean(prior, draw[_MEAN])
+    values = {name: x for name, x in draw.items() if name not in (_NOISE, _MEAN)}
+    return substitute(own, values), draw[_NOISE]

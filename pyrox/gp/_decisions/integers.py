@@ -1,7 +1,7 @@
 """Columns of whole numbers: moves to the neighbours of a point."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,17 @@ from jaxtyping import Array, Float, Int
 
 from .box import Box
 
-Best = TypeVar("Best")  # has a `unit`, where it is
-
 _MOST_MOVES = 20
+
+
+class Placed(Protocol):
+    """What is somewhere in the unit cube."""
+
+    @property
+    def unit(self) -> Array: ...
+
+
+Best = TypeVar("Best", bound=Placed)
 
 
 def moved(

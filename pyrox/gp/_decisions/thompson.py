@@ -61,9 +61,11 @@ class ThompsonSampling(eqx.Module):
         batch_size: q, points a round, each the optimum of one function.
         maximize: whether large values are wanted.
         integers: inputs that take whole numbers.
-        hyperparameters: `"fit"` refits them each round, as `fit` does; `"nuts"` draws
-            them anew for each function, which takes a prior on each, and one on the
-            noise; `"fixed"` leaves kernel and noise as they are, and the outputs too.
+        hyperparameters: `"fit"` refits them each round, as `fit` does, and with them
+            the prior's mean, a constant: what was told is better than what was not;
+            `"nuts"` draws all anew for each function, which takes a prior on each, and
+            one on the noise; `"fixed"` leaves kernel and noise as they are, the mean
+            zero, and the outputs as they came.
         trust_region: whether to look in a `TrustRegion` around the best point only.
             When it is exhausted the next starts from 2 D Sobol points.
         n_features: F, as in `PathwiseSampler`.
@@ -100,16 +102,19 @@ class ThompsonSampling(eqx.Module):
 
         Another loop is made of the same parts; with `X` and `y` so far:
 
-        >>> from pyrox.gp import GPPrior, PathwiseSampler, fit, optimize_paths
+        >>> from pyrox.gp import (
+        ...     ConstantMean, FourierGrid, GPPrior, PathwiseSampler, fit, optimize_paths
+        ... )
         >>> X = jax.random.uniform(jax.random.key(1), (8, 2))
         >>> y = measure(X)
         >>> for key in jax.random.split(jax.random.key(2), 1):  # or more
         ...     keys = jax.random.split(key)
         ...     z = (y - y.mean()) / y.std()
-        ...     prior = GPPrior(kernel, X)
-        ...     found = fit(prior, z, 0.01, noise_prior=noise, progress=False)
-        ...     kernel = found.prior.kernel
-        ...     sampler = PathwiseSampler(found.posterior, 1024)
+        ...     prior = GPPrior(kernel, X, ConstantMean())
+        ...     posterior = fit(
+        ...         prior, z, 0.01, noise_prior=noise, progress=False
+        ...     ).posterior
+        ...     sampler = PathwiseSampler(posterior, 1024, FourierGrid(tuple(bounds)))
         ...     paths = sampler.sample_paths(keys[0], 2)
         ...     X_next = optimize_paths(keys[1], paths, bounds).X
         ...     X = jnp.concatenate([X, X_next])
@@ -207,6 +212,7 @@ class ThompsonSampling(eqx.Module):
             n_points=zero,
             n_rounds=zero,
             kernel=self.kernel,
+            mean=placed(np.zeros((), dtype)),
             noise_var=self.noise_var,
             region=TrustRegion(d, self.batch_size) if self.trust_region else None,
             since=zero,
@@ -237,7 +243,9 @@ class ThompsonSampling(eqx.Module):
         drawn = self._drawn(keys[0], state)
         X = self._optima(keys[1], drawn, state, centre)
         state = eqx.tree_at(
-            lambda s: (s.kernel, s.noise_var), state, (drawn.kernel, drawn.noise_var)
+            lambda s: (s.kernel, s.mean, s.noise_var),
+            state,
+            (drawn.kernel, drawn.mean, drawn.noise_var),
         )
         return placed(X), with_asked(state, X)
 
@@ -338,7 +346,7 @@ class ThompsonSampling(eqx.Module):
             y = (y - known.mean()) / (deviation if deviation > 0 else 1)
         y = np.where(observed, y, 0).astype(state.y.dtype)
         data = Data(state.X, placed(y), placed(observed), self.bounds)
-        model = Model(kernel, noise_var, self.noise_prior)
+        model = Model(kernel, state.mean, noise_var, self.noise_prior)
         settings = self.hyperparameters, self.batch_size, self.n_features
         return draw(key, model, data, *settings)
 

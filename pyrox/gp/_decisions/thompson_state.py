@@ -38,6 +38,8 @@ class ThompsonState(eqx.Module):
     """How often was asked."""
     kernel: AbstractKernel
     """With the hyperparameters of the last round, from which the next fit starts."""
+    mean: Float[Array, ""]
+    """The same of the prior's mean, a constant, of standardised outputs."""
     noise_var: Float[Array, ""]
     """The same of the noise; as the kernel's variance, of standardised outputs."""
     region: TrustRegion | None

@@ -11,9 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._hyper.checks import is_traced
+from .._hyper.checks import as_float, is_traced, require_finite
 from .._numerics.closure import Closure, read
 from .._numerics.jaxprs import equations
 
@@ -23,6 +23,41 @@ class ZeroMean(eqx.Module):
 
     def __call__(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return jnp.zeros(X.shape[0], X.dtype)
+
+
+class ConstantMean(eqx.Module):
+    """The mean function with one value everywhere, which `fit` trains.
+
+    Args:
+        value: a number, in units of the outputs.
+
+    Raises:
+        ValueError: a value of another shape, or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pyrox.gp import RBF, ConstantMean, GPPrior, fit
+        >>> X = jnp.linspace(0, 1, 10)[:, None]
+        >>> y = 7 + jnp.sin(9 * X[:, 0])
+        >>> prior = GPPrior(RBF(), X, ConstantMean())
+        >>> found = fit(prior, y, 0.01, fixed=["noise_var"], progress=False)
+        >>> bool(abs(found.prior.mean_fn.value - 7) < 0.5)
+        True
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: Real[ArrayLike, ""] = 0.0):
+        call = "ConstantMean(value)"
+        self.value = require_finite(as_float(value, call), call)
+        if self.value.shape:
+            raise ValueError(
+                f"`{call}` must be one number. Got shape {self.value.shape}. Pass a "
+                "function (N, D) -> (N,) for a mean that varies."
+            )
+
+    def __call__(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
+        return jnp.full(X.shape[0], self.value)
 
 
 class WrappedMean(eqx.Module):
@@ -112,7 +147,7 @@ class _Source:
 
 def read_mean(mean_fn: Callable, X: Float[Array, "N D"]) -> Callable:
     """`mean_fn` as it is now, for any inputs like `X`. Once read it stays as it is."""
-    if isinstance(mean_fn, ZeroMean | ReadMean):
+    if isinstance(mean_fn, ZeroMean | ConstantMean | ReadMean):
         return mean_fn
     shapes = jax.tree.map(_shape, mean_fn)
     leaves, structure = jax.tree.flatten(shapes)
@@ -253,7 +288,7 @@ def as_mean_fn(call: str, mean_fn: Callable | None) -> Callable:
     if not callable(mean_fn):
         raise ValueError(
             f"`{call}` must be a callable (N, D) -> (N,). Got {mean_fn!r}. For a "
-            "constant pass `lambda X: jnp.full(X.shape[0], value)`."
+            "constant pass `ConstantMean(value)`."
         )
     if all(_is_array(leaf) for leaf in jax.tree.leaves(mean_fn)):
         return mean_fn
