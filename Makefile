@@ -100,6 +100,9 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks.fit --out benchmarks
 	$(RUN)/python -m benchmarks.thompson paths --keep build/thompson --out benchmarks
 	$(RUN)/python -m benchmarks.thompson regret --keep build/thompson --out benchmarks
+	$(RUN)/python -m benchmarks.thompson rounds --out benchmarks
+	$(RUN)/python -m benchmarks.thompson many --out benchmarks
+	$(RUN)/python -m benchmarks.thompson batches --out benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

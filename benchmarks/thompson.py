@@ -1,8 +1,9 @@
 """`python -m benchmarks.thompson PART`: Thompson sampling, against BoTorch.
 
 `paths`: the minima of 64 drawn functions, the same ones for both, with both optimisers'
-defaults. `regret`: loops of Bayesian optimisation. Both write what they measured to
-`thompson.json`.
+defaults. `regret`: loops of Bayesian optimisation. `rounds`: what 50 rounds compile.
+`many`: 1000 paths beside 64. `batches`: 500 points a round, against a sparse posterior
+and random points. Each writes what it measured to `thompson.json`.
 """
 
 import argparse
@@ -13,14 +14,13 @@ import time
 
 import jax
 
-PARTS = ("paths", "regret")
 SIDES = ("pyrox", "botorch", "random")
 
 
 def main() -> None:
     options = _parse()
     jax.config.update("jax_enable_x64", True)
-    records, lines = {"paths": _paths, "regret": _regret}[options.part](options)
+    records, lines = PARTS[options.part](options)
     print("\n".join(lines))
     path = options.out / "thompson.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
@@ -62,6 +62,41 @@ def _regret(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
         options.n_values or thompson_regret.N_VALUES,
     )
     return records, thompson_regret.table(records)
+
+
+def _rounds(_: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    from . import thompson_rounds
+
+    records = thompson_rounds.rounds()
+    return records, thompson_rounds.table_of_rounds(records)
+
+
+def _many(_: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    from . import thompson_rounds
+
+    records = thompson_rounds.many()
+    return records, thompson_rounds.table_of_many(records)
+
+
+def _batches(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    from . import thompson_batches
+
+    records = [
+        thompson_batches.measure(name, seed)
+        for seed in options.seeds or range(1)
+        for name in thompson_batches.RIVALS
+        if options.only in name
+    ]
+    return records, thompson_batches.table(records)
+
+
+PARTS = {
+    "paths": _paths,
+    "regret": _regret,
+    "rounds": _rounds,
+    "many": _many,
+    "batches": _batches,
+}
 
 
 def _parse() -> argparse.Namespace:

@@ -21,6 +21,7 @@ Strategy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 STRATEGIES = {
     "pyrox": ("thompson_pyrox", "Thompson"),
+    "pyrox trust region": ("thompson_pyrox", "NearBest"),
     "botorch thompson": ("thompson_botorch", "Thompson"),
     "botorch qLogEI": ("thompson_botorch", "LogEI"),
     "random": ("thompson_regret", "Random"),
@@ -104,7 +105,7 @@ def _label(record: dict) -> tuple:
 def _line(record: dict) -> str:
     return (
         f"{record['objective']:10s} q={record['q']} seed {record['seed']} "
-        f"{record['strategy']:16s} regret {record['regret'][0]:9.3g} -> "
+        f"{record['strategy']:18s} regret {record['regret'][0]:9.3g} -> "
         f"{record['regret'][-1]:9.3g}  {np.median(record['seconds']):6.2f} s a round"
     )
 
@@ -118,10 +119,11 @@ def table(records: list[dict]) -> list[str]:
             cell = _cell(records, objective.name, q)
             for name, (low, middle, high, seconds) in cell.items():
                 line = (
-                    f"{objective.name:10s} q={q} {name:16s} {middle:9.3g} "
+                    f"{objective.name:10s} q={q} {name:18s} {middle:9.3g} "
                     f"[{low:9.3g}, {high:9.3g}] {seconds:7.3f} s a round"
                 )
-                lines.append(f"{line}  {_verdict(cell)}" if name == "pyrox" else line)
+                ours = name.startswith("pyrox")
+                lines.append(f"{line}  {_verdict(cell, name)}" if ours else line)
     return lines
 
 
@@ -139,10 +141,10 @@ def _cell(records: list[dict], objective: str, q: int) -> dict[str, tuple]:
     return cell
 
 
-def _verdict(cell: dict[str, tuple]) -> str:
+def _verdict(cell: dict[str, tuple], own: str) -> str:
     """Not above a rival by more than its quartile spread; a round in a fifth of the
     time of BoTorch's Thompson; whether below its median."""
-    ours, rivals = cell["pyrox"], [n for n in cell if n.startswith("botorch")]
+    ours, rivals = cell[own], [n for n in cell if n.startswith("botorch")]
     kept = all(ours[1] <= cell[n][1] + cell[n][2] - cell[n][0] for n in rivals)
     said = ["regret ok" if kept else "regret ABOVE"]
     if "botorch thompson" in cell:
