@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real, Shaped
 
 from .._hyper.checks import as_points, is_traced, require_finite, require_ok
 from .._numerics.sobol import sobol_points
@@ -47,7 +47,7 @@ class Box(eqx.Module):
         whole = jnp.floor(lower + unit * (width + 1))  # each has the same share
         return jnp.where(self.is_whole(unit), self.to_unit(whole), unit)
 
-    def is_whole(self, X: Float[Array, "... D"]) -> Bool[np.ndarray, "... D"]:
+    def is_whole(self, X: Shaped[Array, "... D"]) -> Bool[np.ndarray, "... D"]:
         """Which columns hold whole numbers, along the axes of `X`."""
         whole = np.isin(np.arange(self.in_size), self.integers)
         return np.broadcast_to(whole, X.shape)

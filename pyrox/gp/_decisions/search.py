@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from .._hyper.unchecked import jit
 from .constrained import settle
 from .integers import neighbours
 from .merit import (
+    AbstractTarget,
     Scales,
-    Target,
     Values,
     at_index,
     index_of_best,
@@ -46,6 +46,7 @@ class Found(NamedTuple):
     best: Best
     scales: Scales
     n_evaluations: Int[Array, ""]
+    units: Any = None
 
 
 class Sizes(NamedTuple):
@@ -59,7 +60,7 @@ class Sizes(NamedTuple):
 @functools.partial(jit, static_argnames="sizes")
 def search(
     key: PRNGKeyArray,
-    target: Target,
+    target: AbstractTarget,
     included: Float[Array, "N D"],
     sizes: Sizes,
 ) -> Found:
@@ -68,7 +69,7 @@ def search(
     box = target.box
     unit = jnp.concatenate([box.sobol(key, sizes.n_candidates), box.to_unit(included)])
     X = box.inside(unit)
-    values = target.at_all(X)
+    target, values = target.seen(X)
     scales = spreads(values)
     n_starts = min(sizes.n_starts, unit.shape[0])
     _, order = jax.lax.top_k(-ranked(values, scales), n_starts)
@@ -85,13 +86,18 @@ def search(
     best, count = polish(first, known)
     if box.integers:
         best, count = _moved(target, polish, best, count)
-    best = _better(_of_candidates(values, unit, best), best)
+    candidate = _of_candidates(values, unit, best)
+    if target.shares is not None:  # at a kink rounding alone makes a neighbour lower
+        raised = candidate.value + rounding * scales.of_path
+        candidate = candidate._replace(value=raised)
+    best = _better(candidate, best)
     count = left.n_evaluations + unit.shape[0] + count
-    return Found(best._replace(value=target.sign * best.value), scales, count)
+    best = best._replace(value=target.sign * best.value)
+    return Found(best, scales, count, target.units)
 
 
 def _raced(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     starts: Float[Array, "S R D"],
     rounding: Float[Array, " S"],
@@ -115,7 +121,7 @@ def tolerance_of(dtype) -> float:
 
 
 def _polished(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     rounding: Float[Array, " S"],
     starts: Float[Array, "S R D"],
@@ -124,7 +130,7 @@ def _polished(
     """The best of the minima that these starts lead to, and how many evaluations that
     took."""
     tolerance = tolerance_of(starts.dtype)
-    if target.constraints:
+    if target.constraints or target.shares is not None:
         left, known, values = settle(target, scales, starts, tolerance, rounding)
         value, violation = values.of_path, values.violation
     else:
@@ -156,7 +162,7 @@ def _better(one: Best, other: Best) -> Best:
 
 
 def _moved(
-    target: Target,
+    target: AbstractTarget,
     polish: Callable[[Array], tuple[Best, Array]],
     best: Best,
     count: Int[Array, ""],
