@@ -1,5 +1,6 @@
 """Trade-offs between several objectives, one for each drawn path: random weights."""
 
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real
 
 from .._hyper.arrays import cast_floats
 from .._hyper.checks import as_count, as_float, common_dtype, require, require_ok
+from .._hyper.unchecked import jit
 from .._paths.formula import Formula
 from .box import Box, as_box, checked_at_run_time
 from .chebyshev import Chebyshev
@@ -122,9 +124,8 @@ def optimize_trade_offs(
             another shape, negative, not finite or all zero; both `weights` and
             `n_weights`; and all that `optimize_paths` raises.
 
-    Cost: of each path and weighting that of `optimize_paths` of K paths, but for the
-        candidates, which are evaluated once for all weights, and three times as many
-        evaluations after the race.
+    Cost: of two objectives four to six times that of `optimize_paths`, for each path
+        and weighting; the candidates are evaluated once for all weights of a path.
 
     Source: Knowles 2006 (ParEGO); Paria, Kandasamy & Poczos 2019, arXiv 1805.12168.
 
@@ -239,6 +240,7 @@ def _as_weights(
     return (w / jnp.sum(w, axis=-1, keepdims=True)).reshape(*lead, -1, k)
 
 
+@functools.partial(jit, static_argnames="n_weights")
 def _trade_offs(target: Chebyshev, found: Found, n_weights: int | None) -> TradeOffs:
     """What the user gets, with an axis of weights if there are many."""
     box, best, units = target.box, found.best, found.units
