@@ -27,9 +27,9 @@ def rounds(name: str = "Hartmann-6") -> list[dict]:
     ask = thompson_pyrox.Thompson(objective.bounds, 1, 0)
     durations: list[tuple[str, float]] = []
 
-    def listen(event: str, seconds: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: object) -> None:
         if event in COMPILING:
-            durations.append((event, seconds))
+            durations.append((event, duration_secs))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     records = []

@@ -137,6 +137,9 @@ for kernel in (gp.RBF() + gp.Matern(0.5), 2.0 * gp.RBF() * gp.Matern(1.5),
     posterior.log_marginal_likelihood(), posterior.leave_one_out_log_density()
     paths = gp.PathwiseSampler(posterior, 16).sample_paths(key, 3)
     paths(X), paths[1](X), jax.jit(paths)(jnp.asarray(X)), list(paths)
+few = dict(n_candidates=16, n_starts=4)
+both = gp.optimize_trade_offs(key, [paths, paths], X[[0, -1]], n_weights=2, **few)
+jax.vmap(gp.pareto_front)(both.values)
 prior = gp.SparseGPPrior(gp.RBF(), X[::2])
 for guide in (gp.FullRankGuide, gp.MeanFieldGuide, gp.WhitenedGuide, gp.DeltaGuide):
     q = guide.init(3)

@@ -58,6 +58,9 @@ from ._inference.log_joint import model_log_joint as model_log_joint
 
 from ._decisions.optimize_paths import optimize_paths as optimize_paths
 from ._decisions.optima import PathOptima as PathOptima
+from ._decisions.trade_offs import optimize_trade_offs as optimize_trade_offs
+from ._decisions.trade_offs import TradeOffs as TradeOffs
+from ._decisions.pareto import pareto_front as pareto_front
 from ._decisions.trust_region import TrustRegion as TrustRegion
 from ._decisions.optimize_acquisition import (
     optimize_acquisition as optimize_acquisition,

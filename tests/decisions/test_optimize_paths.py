@@ -284,7 +284,9 @@ def test_what_settles_is_where_the_constraint_holds(x64):
     paths = drawn(KERNELS["RBF"](), 2, 12)
     other = drawn(KERNELS["Matern-5/2"](), 2, 12, values=lambda y: -0.2 - y)
     box = as_box("settle", unit(2), 2)
-    target = Target(bare(paths), (bare(other),), box, maximize=False)
+    target = Target(
+        paths=bare(paths), constraints=(bare(other),), box=box, maximize=False
+    )
     scales = spreads(target.at_all(jnp.asarray(grid_of(np.linspace(0, 1, 11)))))
     starts = jnp.asarray(np.random.default_rng(0).uniform(size=(12, 8, 2)))
     _, _, values = settle(target, scales, starts, 1e-7, jnp.zeros(12))

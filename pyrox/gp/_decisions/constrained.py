@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .merit import Scales, Slopes, Target, Values, merit, slopes
+from .merit import AbstractTarget, Scales, Slopes, Values, merit, slopes, with_shares
 from .race import Searches, finish
 
 # So large that what lies beyond a constraint is no lower than what it allows.
@@ -15,7 +15,7 @@ _REPAIRS, _MARGIN = 6, 1e-6
 
 
 def settle(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     starts: Float[Array, "S R D"],
     tolerance: float,
@@ -24,30 +24,36 @@ def settle(
     """Augmented Lagrangian: the multipliers, in units of spreads, move until they hold
     the slope of the path, and the penalty grows where the violation does not fall
     (Nocedal & Wright 2006, section 17.4); then each point goes the short way back to
-    where the constraints hold, by a margin of 1e-6 spreads. The searches, the
+    where the constraints hold, by a margin of 1e-6 spreads. At kinks of the
+    function the shares of what meets there are learnt beside. The searches, the
     multipliers, and the values at their ends."""
     shape = (len(target.constraints), *starts.shape[:2])
     known = jnp.zeros(shape, starts.dtype)
 
     def one_round(state, _):
-        points, inverse, known, penalty, before, count = state
-        function = merit(target, scales, known, penalty)
+        points, inverse, known, penalty, before, count, shares = state
+        here = with_shares(target, shares)
+        function = merit(here, scales, known, penalty)
         left = finish(function, points, tolerance, rounding, inverse)
-        above = slopes(target, scales, left.points).constraints
+        above = slopes(here, scales, left.points).constraints
         moved = jnp.maximum(known + penalty[None] * above, 0)
-        violation = jnp.max(jnp.maximum(above, 0), axis=0)
+        violation = jnp.max(above, axis=0, initial=0)
         slow = violation > _PROGRESS * before
         penalty = jnp.where(slow, _GROWTH, 1) * penalty
         count = count + left.n_evaluations + starts.shape[1]
         rest = left._replace(n_evaluations=count)
-        state = left.points, left.inverse, moved, penalty, violation, count
+        shares = here.shares_at(target.box.inside(left.points))
+        state = left.points, left.inverse, moved, penalty, violation, count, shares
         return state, rest
 
     identity = jnp.eye(starts.shape[2], dtype=starts.dtype)[None, None]
     identity = jnp.broadcast_to(identity, (*starts.shape, starts.shape[2]))
     penalty = jnp.full(shape[1:], _PENALTY, starts.dtype)
-    count = jnp.zeros((), jnp.int32)
-    begun = starts, identity, known, penalty, jnp.full_like(penalty, jnp.inf), count
+    count, before = jnp.zeros((), jnp.int32), jnp.full_like(penalty, jnp.inf)
+    shares = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (*shape[1:], x.shape[-1])), target.shares
+    )
+    begun = starts, identity, known, penalty, before, count, shares
     state, rounds = jax.lax.scan(one_round, begun, length=_ROUNDS)
     known = state[2]
     left = jax.tree.map(lambda x: x[-1], rounds)
@@ -55,8 +61,11 @@ def settle(
     def repair(_, unit):
         return _toward_all(slopes(target, scales, unit), unit)
 
-    points = jax.lax.fori_loop(0, _REPAIRS, repair, left.points)
-    count = left.n_evaluations + (1 + _REPAIRS) * starts.shape[1]
+    points, n_repairs = left.points, 0
+    if target.constraints:
+        n_repairs = _REPAIRS
+        points = jax.lax.fori_loop(0, n_repairs, repair, points)
+    count = left.n_evaluations + (1 + n_repairs) * starts.shape[1]
     values = target.at_own(target.box.inside(points))
     return left._replace(points=points, n_evaluations=count), known, values
 

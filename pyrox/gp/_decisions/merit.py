@@ -1,7 +1,8 @@
 """What a search of paths goes down: a path in its own units, and its constraints."""
 
+import abc
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -37,13 +38,78 @@ class Scales(eqx.Module):
     of_constraints: Float[Array, "S K"]
 
 
-class Target(eqx.Module):
+T = TypeVar("T", bound="AbstractTarget")
+
+
+class AbstractTarget(eqx.Module):
+    """S functions to be brought low in a box, where others are at most zero."""
+
+    constraints: eqx.AbstractVar[tuple[Formula, ...]]
+    box: eqx.AbstractVar[Box]
+    units: eqx.AbstractVar[Any]
+    """What the candidates told of the function, with a leading axis of S; or None."""
+    shares: eqx.AbstractVar[Any]
+    """At a kink of the function, of what is below it; None where there are no kinks."""
+
+    @property
+    @abc.abstractmethod
+    def functions(self) -> tuple[Formula, ...]:
+        """All that is evaluated."""
+
+    @property
+    @abc.abstractmethod
+    def n_paths(self) -> int:
+        """S."""
+
+    @property
+    @abc.abstractmethod
+    def sign(self) -> float:
+        """-1 where the function is minus the user's."""
+
+    @abc.abstractmethod
+    def some(self: T, rows: Int[Array, " B"]) -> T:
+        """Some of the paths; of an ensemble some of the draws."""
+
+    @abc.abstractmethod
+    def seen(self, X: Float[Array, "C D"]) -> tuple[Any, Values]:
+        """Its units by these candidates, and its values at them."""
+
+    @abc.abstractmethod
+    def with_units(self: T, units: Any) -> T:
+        """The target that knows its units."""
+
+    @abc.abstractmethod
+    def at_own(self, X: Float[Array, "S R D"]) -> Values:
+        """Each function at points of its own."""
+
+    @abc.abstractmethod
+    def slopes_at(
+        self, X: Float[Array, "S R D"]
+    ) -> tuple[Float[Array, "S R"], Float[Array, "S R D"]]:
+        """The function, any kinks smoothed, and its gradients."""
+
+    @abc.abstractmethod
+    def rounding(self, X: Float[Array, "C D"], scales: Scales) -> Float[Array, " S"]:
+        """What rounding moves the merit by."""
+
+    @abc.abstractmethod
+    def shares_at(self, X: Float[Array, "S R D"]) -> Any:
+        """Better shares, if these points are minima with those it has."""
+
+
+class Target(AbstractTarget):
     """S paths to be brought low (or high) in a box, where others are at most zero."""
 
     paths: Formula
     constraints: tuple[Formula, ...]
     box: Box
     maximize: bool = eqx.field(static=True)
+    units: None = None
+    shares: None = None
+
+    @property
+    def functions(self) -> tuple[Formula, ...]:
+        return self.paths, *self.constraints
 
     @property
     def n_paths(self) -> int:
@@ -59,22 +125,46 @@ class Target(eqx.Module):
 
         return cast_floats(self, dtype)
 
+    def some(self, rows: Int[Array, " B"]) -> "Target":
+        own, *others = (some_of(path, rows) for path in self.functions)
+        return Target(
+            paths=own,
+            constraints=tuple(others),
+            box=self.box,
+            maximize=self.maximize,
+        )
+
+    def seen(self, X: Float[Array, "C D"]) -> tuple[None, Values]:
+        return None, self.at_all(X)
+
+    def with_units(self, units: None) -> "Target":
+        return self
+
     def at_all(self, X: Float[Array, "C D"]) -> Values:
         """Every path at every point of the box."""
         return Values(
-            self.sign * _at_all(self.paths, X),
-            _stack([_at_all(path, X) for path in self.constraints], X, self.n_paths),
+            self.sign * at_all(self.paths, X),
+            stack([at_all(path, X) for path in self.constraints], X, self.n_paths),
         )
 
     def at_own(self, X: Float[Array, "S R D"]) -> Values:
         """Each path at points of its own."""
-        values, _ = _at_own(self.paths, X)
-        rest = [_at_own(path, X)[0] for path in self.constraints]
-        return Values(self.sign * values, _stack(rest, X, self.n_paths))
+        values, _ = at_own(self.paths, X)
+        rest = [at_own(path, X)[0] for path in self.constraints]
+        return Values(self.sign * values, stack(rest, X, self.n_paths))
+
+    def slopes_at(
+        self, X: Float[Array, "S R D"]
+    ) -> tuple[Float[Array, "S R"], Float[Array, "S R D"]]:
+        values, gradients = at_own(self.paths, X)
+        return self.sign * values, self.sign * gradients
 
     def rounding(self, X: Float[Array, "C D"], scales: Scales) -> Float[Array, " S"]:
         """What rounding moves the merit by."""
         return rounding_of(self.paths, X).reshape(-1) / scales.of_path
+
+    def shares_at(self, X: Float[Array, "S R D"]) -> None:
+        return None
 
 
 class Slopes(NamedTuple):
@@ -87,21 +177,23 @@ class Slopes(NamedTuple):
     of_constraints: Float[Array, "K S R D"]
 
 
-def slopes(target: Target, scales: Scales, unit: Float[Array, "S R D"]) -> Slopes:
+def slopes(
+    target: AbstractTarget, scales: Scales, unit: Float[Array, "S R D"]
+) -> Slopes:
     """Of the path and its constraints, at points of each path's own."""
     box = target.box
     X = box.inside(unit)
     # Whole numbers stay where they are.
     width = jnp.where(box.is_whole(box.width), 0, box.width)[None, None]
 
-    def scaled(path, scale):
-        values, gradients = _at_own(path, X)
+    def scaled(found, scale):
+        values, gradients = found
         scale = scale[:, None]
         return values / scale, gradients * width / scale[..., None]
 
-    value, gradient = scaled(target.paths, target.sign * scales.of_path)
+    value, gradient = scaled(target.slopes_at(X), scales.of_path)
     pairs = zip(target.constraints, scales.of_constraints.T, strict=True)
-    rest = [scaled(path, scale) for path, scale in pairs]
+    rest = [scaled(at_own(path, X), scale) for path, scale in pairs]
     none = jnp.zeros((0, *value.shape), unit.dtype)
     above = jnp.stack([c for c, _ in rest]) if rest else none
     none = jnp.zeros((0, *gradient.shape), unit.dtype)
@@ -111,7 +203,7 @@ def slopes(target: Target, scales: Scales, unit: Float[Array, "S R D"]) -> Slope
 
 
 def merit(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     multipliers: Float[Array, "K S R"] | None = None,
     penalty: Float[Array, "S R"] | float = _PENALTY,
@@ -131,6 +223,11 @@ def merit(
         return here.path + held, here.of_path + pull
 
     return function
+
+
+def with_shares(target: T, shares: Any) -> T:
+    """The target with other shares."""
+    return eqx.tree_at(lambda t: t.shares, target, shares, is_leaf=lambda x: x is None)
 
 
 def spreads(values: Values) -> Scales:
@@ -180,22 +277,32 @@ def at_index(
     return jnp.squeeze(jnp.take_along_axis(x, wide, axis=1), axis=1)
 
 
-def _stack(rows: list[Array], X: Array, n_paths: int) -> Array:
+def stack(rows: list[Array], X: Array, n_paths: int) -> Array:
+    """Values of constraints, of which there may be none."""
     empty = jnp.zeros((0, n_paths, X.shape[-2]), X.dtype)
     return jnp.stack(rows) if rows else empty
 
 
-def _at_all(path: Formula, X: Array) -> Array:
+def at_all(path: Formula, X: Float[Array, "C D"]) -> Float[Array, "S C"]:
+    """Every path at every point, in blocks."""
     if path.feature_weights.ndim > 2:  # of many draws, one after the other
-        values = jax.lax.map(lambda one: _at_all(one, X), path)
+        values = jax.lax.map(lambda one: at_all(one, X), path)
         return values.reshape(-1, X.shape[0])
     n_columns = path.feature_weights.shape[-1] + path.update_weights.shape[-1]
     size = block_rows("optimize_paths", None, n_columns, X.dtype)
     return evaluate(path, X, block_size=size)
 
 
-def _at_own(path: Formula, X: Array) -> tuple[Array, Array]:
+def at_own(path: Formula, X: Float[Array, "S R D"]) -> tuple[Array, Array]:
+    """Each path at points of its own, and its gradients; a path may have several rows
+    of points, one after the other."""
     lead = path.feature_weights.shape[:-1]
-    own = X.reshape(*lead, *X.shape[1:])
-    found = values_and_gradients(path, own)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), found)
+    values, gradients = values_and_gradients(path, X.reshape(*lead, -1, X.shape[-1]))
+    return values.reshape(X.shape[:-1]), gradients.reshape(X.shape)
+
+
+def some_of(path: Formula, rows: Int[Array, " B"]) -> Formula:
+    """Some of the paths, or of the draws."""
+    if path.feature_weights.ndim > 2:
+        return jax.tree.map(lambda leaf: leaf[rows], path)
+    return path.chosen(rows)

@@ -21,7 +21,7 @@ from .._paths.formula import Formula
 from .._paths.path import OUTSIDE, PathwiseFunction, bare
 from .box import Box, as_box, checked_at_run_time
 from .choices import best_choices
-from .merit import Target
+from .merit import AbstractTarget, Target
 from .optima import PathOptima
 from .search import Found, Sizes, search
 from .stationary import moving
@@ -31,6 +31,8 @@ _BAR_AFTER = 2.0  # seconds
 # Widths from zero at which float32 no longer resolves a box.
 _FARTHEST = 1e3
 _MOST_INPUTS = 16  # that the number of candidates grows with
+# For one or two inputs, where candidates are dense and cost less than starts do.
+_FEW_CANDIDATES, _FEW_STARTS = 2048, 8
 
 Paths = PathwiseFunction | PathwiseEnsemble
 
@@ -75,8 +77,8 @@ def optimize_paths(
         include: points to start from, such as the best data; those outside the bounds
             are moved to the nearest inside.
         n_candidates, n_starts: how hard to search. By default 512 candidates an input,
-            from 1024 to 8192, and 8192 with constraints; 16 starts for one or two
-            inputs without constraints, else 256.
+            at most 8192, and 256 starts; 8192 candidates with constraints; without them
+            2048 candidates and 8 starts for one or two inputs.
         progress: whether to show a bar, which appears after two seconds.
 
     Returns:
@@ -112,26 +114,26 @@ def optimize_paths(
             f"`{call}` needs `bounds`, the box to search, or `choices`, the points to "
             f"choose from. Got {'neither' if bounds is None else 'both'}."
         )
-    own = _as_paths(f"{call}(paths)", paths)
-    others = _as_constraints(f"{call}(constraints=...)", constraints, own)
+    own = as_paths(f"{call}(paths)", paths)
+    others = as_constraints(f"{call}(constraints=...)", constraints, own)
     functions = paths, *constraints
     if choices is not None:
         points = as_inputs(f"{call}(choices=...)", choices, own.anchors.shape[-1])
-        points = _inside(f"{call}(choices=...)", functions, points)
+        points = inside(f"{call}(choices=...)", functions, points)
         target = _as_target(call, (own, *others), _around(points), maximize)
         return best_choices(target, points.astype(target.box.lower.dtype))
     assert bounds is not None
     box = as_box(call, bounds, own.anchors.shape[-1], integers)
     box = checked_at_run_time(call, box)
-    box = _box_inside(f"{call}(bounds=...)", functions, box)
+    box = box_inside(f"{call}(bounds=...)", functions, box)
     target = _as_target(call, (own, *others), box, maximize)
-    included = _included(call, own, include, target.box)
-    sizes = _as_sizes(call, n_candidates, n_starts, target)
-    found = _search_all(key, target, included, sizes, progress)
+    points = included(call, own, include, target.box)
+    sizes = as_sizes(call, n_candidates, n_starts, target)
+    found = search_all(key, target, points, sizes, progress)
     return _optima(target, found)
 
 
-def _as_paths(call: str, paths: Paths) -> Formula:
+def as_paths(call: str, paths: Paths) -> Formula:
     """The paths, perhaps stacked, without what only tells where they come from."""
     if isinstance(paths, PathwiseEnsemble):
         return bare(paths.paths)
@@ -150,12 +152,12 @@ def _as_paths(call: str, paths: Paths) -> Formula:
     return bare(paths)
 
 
-def _as_constraints(
+def as_constraints(
     call: str, constraints: Sequence[Paths], own: Formula
 ) -> tuple[Formula, ...]:
     found = []
     for constraint in constraints:
-        path = _as_paths(call, constraint)
+        path = as_paths(call, constraint)
         wanted = *own.feature_weights.shape[:-1], own.anchors.shape[-1]
         came = *path.feature_weights.shape[:-1], path.anchors.shape[-1]
         if came != wanted:
@@ -168,7 +170,7 @@ def _as_constraints(
     return tuple(found)
 
 
-def _inside(call: str, functions: Sequence[Paths], X: Array) -> Array:
+def inside(call: str, functions: Sequence[Paths], X: Array) -> Array:
     """`X`, which the domains of all paths must hold."""
     for paths in functions:
         X = require_inside(X, call, _domain(paths), OUTSIDE)
@@ -179,14 +181,14 @@ def _domain(paths: Paths) -> Float[Array, "... 2 D"] | None:
     return paths.paths.domain if isinstance(paths, PathwiseEnsemble) else paths.domain
 
 
-def _box_inside(call: str, functions: Sequence[Paths], box: Box) -> Box:
+def box_inside(call: str, functions: Sequence[Paths], box: Box) -> Box:
     """`box`, which the domains of all paths must hold; if known, by NumPy."""
     if all(_domain(paths) is None for paths in functions):
         return box
     if not is_traced(box.lower):
-        _inside(call, functions, placed(np.stack([box.lower, box.upper])))
+        inside(call, functions, placed(np.stack([box.lower, box.upper])))
         return box
-    ends = _inside(call, functions, jnp.stack([box.lower, box.upper]))
+    ends = inside(call, functions, jnp.stack([box.lower, box.upper]))
     return Box(ends[0], ends[1], box.integers)
 
 
@@ -203,12 +205,13 @@ def _as_target(
             f"`{call}(maximize=...)` must be True or False. Got {maximize!r}."
         )
     own, *others = functions
-    target = Target(own, tuple(others), box, maximize)
+    others = tuple(others)
+    target = Target(paths=own, constraints=others, box=box, maximize=maximize)
     weights = [path.feature_weights for path in functions]
     return target.astype(common_dtype(box.lower, *weights))
 
 
-def _included(
+def included(
     call: str, paths: Formula, include: ArrayLike | None, box: Box
 ) -> Float[Array, "N D"]:
     """The data, which a path knows, and what the caller adds."""
@@ -220,15 +223,15 @@ def _included(
     return jnp.concatenate(points)
 
 
-def _as_sizes(
-    call: str, n_candidates: int | None, n_starts: int | None, target: Target
+def as_sizes(
+    call: str, n_candidates: int | None, n_starts: int | None, target: AbstractTarget
 ) -> Sizes:
     few = target.box.in_size <= 2 and not target.constraints
     if n_candidates is None:
         n_inputs = _MOST_INPUTS if target.constraints else target.box.in_size
-        n_candidates = 512 * min(max(n_inputs, 2), _MOST_INPUTS)
+        n_candidates = _FEW_CANDIDATES if few else 512 * min(n_inputs, _MOST_INPUTS)
     if n_starts is None:
-        n_starts = min(16 if few else 256, n_candidates)
+        n_starts = min(_FEW_STARTS if few else 256, n_candidates)
     n_candidates = as_count(f"{call}(n_candidates=...)", n_candidates)
     n_starts = as_count(f"{call}(n_starts=...)", n_starts)
     if n_starts > n_candidates:
@@ -239,7 +242,7 @@ def _as_sizes(
     return Sizes(n_candidates, n_starts, _single_will_do(target))
 
 
-def _single_will_do(target: Target) -> bool:
+def _single_will_do(target: AbstractTarget) -> bool:
     """Whether float32 tells points of the box apart, and holds the kernel: then the
     search may be in it, which is before the finish and decides on no digit."""
     box = target.box
@@ -248,23 +251,21 @@ def _single_will_do(target: Target) -> bool:
     ends = np.abs(np.stack([box.lower, box.upper]))
     if (ends > _FARTHEST * np.asarray(box.width)).any():
         return False
-    kernels = jax.tree.leaves(
-        [target.paths.kernel, *(p.kernel for p in target.constraints)]
-    )
+    kernels = jax.tree.leaves([path.kernel for path in target.functions])
     sizes = [np.abs(np.asarray(leaf)) for leaf in kernels if not is_traced(leaf)]
     return all(((v == 0) | ((v > 1e-18) & (v < 1e18))).all() for v in sizes)
 
 
-def _search_all(
+def search_all(
     key: PRNGKeyArray,
-    target: Target,
+    target: AbstractTarget,
     included: Float[Array, "N D"],
     sizes: Sizes,
     progress: bool,
 ) -> Found:
     """Some paths at a time by one program, in which no path depends on the others; the
     last few filled up."""
-    n = target.paths.feature_weights.shape[0]
+    n = target.functions[0].feature_weights.shape[0]
     a_row = target.n_paths // n  # one, or the paths of one draw
     size = max(1, _TOGETHER // a_row)
     if n <= size:
@@ -274,7 +275,7 @@ def _search_all(
     rows = np.minimum(np.arange(n_parts * size), n - 1).reshape(n_parts, size)
     if any(map(is_traced, jax.tree.leaves((key, target, included)))):
         parts = jax.lax.map(
-            lambda some: search(key, _some(target, some), included, sizes),
+            lambda some: search(key, target.some(some), included, sizes),
             jnp.asarray(rows),
         )
         return _joined(parts, n * a_row)
@@ -283,23 +284,11 @@ def _search_all(
         total=target.n_paths, desc="paths", delay=_BAR_AFTER, disable=not progress
     ) as bar:
         for some in rows:
-            part = search(key, _some(target, jnp.asarray(some)), included, sizes)
+            part = search(key, target.some(jnp.asarray(some)), included, sizes)
             parts.append(jax.tree.map(np.asarray, part))
             bar.update(min(size * a_row, target.n_paths - bar.n))
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *parts)
     return _joined(stacked, n * a_row)
-
-
-def _some(target: Target, rows: Array) -> Target:
-    """Some of the paths, or of the draws."""
-
-    def chosen(path):
-        if path.feature_weights.ndim > 2:
-            return jax.tree.map(lambda leaf: leaf[rows], path)
-        return path.chosen(rows)
-
-    others = tuple(map(chosen, target.constraints))
-    return Target(chosen(target.paths), others, target.box, target.maximize)
 
 
 def _joined(parts: Found, n: int) -> Found:
@@ -308,8 +297,8 @@ def _joined(parts: Found, n: int) -> Found:
     def rows(leaf):
         return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:n]
 
-    best, scales = jax.tree.map(rows, (parts.best, parts.scales))
-    return Found(best, scales, jnp.max(parts.n_evaluations))
+    best, scales, units = jax.tree.map(rows, (parts.best, parts.scales, parts.units))
+    return Found(best, scales, jnp.max(parts.n_evaluations), units)
 
 
 def _optima(target: Target, found: Found) -> PathOptima:

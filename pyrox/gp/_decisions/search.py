@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from .._hyper.unchecked import jit
 from .constrained import settle
 from .integers import moved, neighbours
 from .merit import (
+    AbstractTarget,
     Scales,
-    Target,
     at_index,
     index_of_best,
     is_better,
@@ -46,6 +46,7 @@ class Found(NamedTuple):
     best: Best
     scales: Scales
     n_evaluations: Int[Array, ""]
+    units: Any = None
 
 
 class Sizes(NamedTuple):
@@ -59,7 +60,7 @@ class Sizes(NamedTuple):
 @functools.partial(jit, static_argnames="sizes")
 def search(
     key: PRNGKeyArray,
-    target: Target,
+    target: AbstractTarget,
     included: Float[Array, "N D"],
     sizes: Sizes,
 ) -> Found:
@@ -68,7 +69,8 @@ def search(
     box = target.box
     unit = jnp.concatenate([box.sobol(key, sizes.n_candidates), box.to_unit(included)])
     rough, at = _in_single((target, unit)) if sizes.in_single else (target, unit)
-    values = rough.at_all(rough.box.inside(at))
+    units, values = rough.seen(rough.box.inside(at))
+    target = target.with_units(cast_floats(units, unit.dtype))
     scales = spreads(values)
     n_starts = min(sizes.n_starts, unit.shape[0])
     _, order = jax.lax.top_k(-ranked(values, scales), n_starts)
@@ -88,9 +90,11 @@ def search(
     if box.integers:
         step = functools.partial(_of_neighbours, target, polish)
         best, count = moved(step, best, count)
-    best = _better(_of_candidate(target, candidate, best), best)
+    raised = rounding * scales.of_path
+    best = _better(_of_candidate(target, candidate, raised, best), best)
     count = left.n_evaluations + unit.shape[0] + count
-    return Found(best._replace(value=target.sign * best.value), scales, count)
+    best = best._replace(value=target.sign * best.value)
+    return Found(best, scales, count, target.units)
 
 
 def _in_single(tree: Tree) -> Tree:
@@ -98,7 +102,7 @@ def _in_single(tree: Tree) -> Tree:
 
 
 def _raced(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     starts: Float[Array, "S R D"],
     rounding: Float[Array, " S"],
@@ -122,7 +126,7 @@ def tolerance_of(dtype) -> float:
 
 
 def _polished(
-    target: Target,
+    target: AbstractTarget,
     scales: Scales,
     rounding: Float[Array, " S"],
     starts: Float[Array, "S R D"],
@@ -131,7 +135,7 @@ def _polished(
     """The best of the minima that these starts lead to, and how many evaluations that
     took."""
     tolerance = tolerance_of(starts.dtype)
-    if target.constraints:
+    if target.constraints or target.shares is not None:
         left, known, values = settle(target, scales, starts, tolerance, rounding)
         value, violation = values.of_path, values.violation
     else:
@@ -163,20 +167,28 @@ def _better(one: Best, other: Best) -> Best:
 
 
 def _of_neighbours(
-    target: Target, polish: Callable[[Array], tuple[Best, Array]], best: Best
+    target: AbstractTarget, polish: Callable[[Array], tuple[Best, Array]], best: Best
 ) -> tuple[Best, Int[Array, ""]]:
     """The best of each point and of those that differ by one in a whole number."""
     tried, count = polish(neighbours(target.box, best.unit))
     return _better(tried, best), count
 
 
-def _of_candidate(target: Target, unit: Float[Array, "S D"], like: Best) -> Best:
+def _of_candidate(
+    target: AbstractTarget,
+    unit: Float[Array, "S D"],
+    rounding: Float[Array, " S"],
+    like: Best,
+) -> Best:
     """The best candidate of each path: better than the end of a search where the
     constraints leave little room, or rounding hides the slopes."""
     values = target.at_own(target.box.inside(unit[:, None]))
+    value = values.of_path[:, 0]
+    if target.shares is not None:  # at a kink rounding alone makes a neighbour lower
+        value = value + rounding
     return Best(
         unit=unit,
-        value=values.of_path[:, 0],
+        value=value,
         violation=values.violation[:, 0],
         converged=jnp.zeros_like(like.converged),
         slope=jnp.zeros_like(like.slope),

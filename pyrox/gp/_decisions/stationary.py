@@ -17,7 +17,7 @@ def moving(target: Target, found: Found) -> Float[Array, "S D"]:
     inputs that a bound holds, or that are whole numbers, stay; constraints with a
     multiplier stay at zero; the slope of the Lagrangian along the rest stays zero.
     """
-    best, scales, _ = jax.lax.stop_gradient(found)
+    best, scales, *_ = jax.lax.stop_gradient(found)
     unit, known = best.unit, best.multipliers
     active = known > 0
     out = ((unit <= 0) & (best.slope > 0)) | ((unit >= 1) & (best.slope < 0))
@@ -54,7 +54,12 @@ def _lagrangian(target: Target, scales, unit: Array, multipliers: Array):
 def _one(target: Target, i: Array) -> Target:
     """Path `i` alone, of all draws counted through."""
     constraints = tuple(_path(path, i) for path in target.constraints)
-    return Target(_path(target.paths, i), constraints, target.box, target.maximize)
+    return Target(
+        paths=_path(target.paths, i),
+        constraints=constraints,
+        box=target.box,
+        maximize=target.maximize,
+    )
 
 
 def _path(paths: Formula, i: Array) -> Formula:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from .._hyper.checks import as_count
 
@@ -33,7 +33,7 @@ def block_rows(
 
 def map_rows(
     f: Callable[[Array], Array], X: Float[Array, "N D"], size: int, axis: int = -1
-) -> Float[Array, "..."]:
+) -> Shaped[Array, "..."]:
     """`f(X)` for an `f` that treats each row alone, its output's rows along `axis`.
 
     At most `size` rows at a time, one block after the other, written in place. Up to
