@@ -262,6 +262,7 @@ def summaries(exact) -> dict:
     }
 
 
+@pytest.mark.exhaustive
 def test_gradient_of_everything_with_respect_to_everything(x64):
     @jax.jit
     def f(values):

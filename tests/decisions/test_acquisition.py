@@ -165,7 +165,8 @@ def of_numbers(numbers, kind):
 NUMBERS = np.array([1.2, 0.3, NOISE, BEST, 1.3, *Y, 0.12, 0.4, 0.62, 0.85])
 
 
-@pytest.mark.parametrize("kind", few_of(["posterior", "paths"], "posterior"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["posterior", "paths"])
 def test_gradients_by_points_incumbent_data_noise_and_hyperparameters(kind, x64):
     value = jax.jit(partial(of_numbers, kind=kind))
     jacobian = np.asarray(jax.jit(jax.jacrev(partial(of_numbers, kind=kind)))(NUMBERS))
@@ -269,6 +270,7 @@ def test_the_bias_of_smoothing_is_as_stated(smoothing, x64):
     np.testing.assert_allclose(excess[near], expected[near], atol=0.1 * stated)
 
 
+@pytest.mark.exhaustive
 def test_the_default_smoothing_has_gradients_to_follow(many, x64):
     """Those of the closed form, where the plain share of paths has none."""
 
@@ -388,7 +390,8 @@ def test_the_type_is_that_of_f(x64):
     np.testing.assert_allclose(everything(f, query, BEST), exact, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", few_of(["posterior", "paths"], "posterior"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["posterior", "paths"])
 def test_without_uncertainty_it_is_the_improvement(kind, x64):
     """A linear function through the origin is known there: all of it is zero."""
     f: Any = posterior(kernel=Linear())

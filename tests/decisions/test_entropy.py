@@ -180,7 +180,8 @@ def test_derivatives(x64):
 SETTINGS = [(width, maximize) for width in (32, 64) for maximize in (False, True)]
 
 
-@pytest.mark.parametrize("bits, maximize", few_of(SETTINGS, (32, False)))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("bits, maximize", list(SETTINGS))
 def test_values_and_slopes_are_finite_at_any_distance(bits, maximize):
     """At data, at the optima, without uncertainty, and however far the optima are."""
     with jax.enable_x64(bits == 64):

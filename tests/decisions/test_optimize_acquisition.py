@@ -109,6 +109,7 @@ def test_every_acquisition_can_be_optimised(name, bits):
         assert (found.X >= 0).all() and (found.X <= 1).all()
 
 
+@pytest.mark.exhaustive
 def test_nothing_compiles_anew_for_new_data(x64):
     """A fresh function each time, of new data, hyperparameters, incumbent and bounds:
     none of four calls compiles. With a twin: one under a `jit` of its own does."""
@@ -184,6 +185,7 @@ def test_points_and_value_have_derivatives(q, x64):
     np.testing.assert_allclose(got[2], 0, atol=1e-6)  # it lies inside
 
 
+@pytest.mark.exhaustive
 def test_what_a_bound_holds_moves_with_it(x64):
     """-(x + y - c)^2 over y >= 2, at its lowest x + y: at the corner."""
 
@@ -237,6 +239,7 @@ def test_whole_numbers_move_to_better_neighbours(x64):
     assert found.converged
 
 
+@pytest.mark.exhaustive
 def test_whole_numbers_of_a_batch(x64):
     def hill(X):
         far = (X - jnp.array([[[3.2, 0.3], [7.7, 0.6]]])) ** 2

@@ -61,6 +61,7 @@ def same(one, other):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
+@pytest.mark.exhaustive
 def test_a_loop_finds_the_optimum_and_keeps_its_log():
     X, y = first_data()
     state = rounds(STUDY.init(X, y), 0, 6)
@@ -92,6 +93,7 @@ def test_a_stored_state_goes_on_as_the_uninterrupted_loop(how):
     assert same(rounds(stored, 1, 2), rounds(state, 1, 2))
 
 
+@pytest.mark.exhaustive
 def test_maximising_is_minimising_the_negative():
     X, y = first_data()
     up = study_of(maximize=True)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import moocore
 import numpy as np
 import pytest
-from helpers import few_of
 
 from pyrox.gp import (
     RBF,
@@ -68,8 +67,9 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("name", few_of(KERNELS, "RBF"))
-@pytest.mark.parametrize("n_objectives", few_of([2, 3], 2))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", list(KERNELS))
+@pytest.mark.parametrize("n_objectives", [2, 3])
 def test_no_point_of_a_dense_grid_is_better(x64, name, n_objectives):
     paths = [drawn(i, kernel=KERNELS[name]()) for i in range(n_objectives)]
     found = optimize_trade_offs(KEY, paths, UNIT, n_weights=2, **HARD)

@@ -161,6 +161,7 @@ def test_orthogonal_gains_for_many_inputs():
     assert gram_error("RBF", "orthogonal", 8) < gram_error("RBF", "iid", 8) / 1.3
 
 
+@pytest.mark.exhaustive
 def test_a_mixing_variable_of_its_own_loses_the_gain(monkeypatch):
     """What BoTorch does: the gamma variable drawn apart from the sequence."""
     X = jnp.linspace(0, 1, 60)[:, None]
@@ -180,6 +181,7 @@ def test_a_mixing_variable_of_its_own_loses_the_gain(monkeypatch):
     assert np.mean([error(key) for key in keys]) > 4 * joint
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("basis", ["sobol", "iid", "orthogonal", Sobol()])
 def test_samplers_take_a_basis(basis):
     """The mean of many paths is the posterior's, whatever the basis; six standard

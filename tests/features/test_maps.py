@@ -69,6 +69,7 @@ def test_exact_features_stay_exact(name):
     np.testing.assert_allclose(phi @ phi.T, kernel(X, X), rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_a_sum_with_a_stationary_kernel_draws_paths():
     """A linear trend and an RBF: the mean of the paths is the exact mean."""
     X = inputs(8, 1)
@@ -95,6 +96,7 @@ def test_a_map_in_coordinates_of_its_own_is_left_alone():
     assert np.array_equal(moved.origin, phi.origin)
 
 
+@pytest.mark.exhaustive
 def test_an_origin_near_the_data_keeps_float32_exact():
     """Years: at 2020 and lengthscale 0.3 an angle from zero has lost 10^-3."""
     X = (np.linspace(0, 2, 9)[:, None] + 2020).astype(np.float32)

@@ -187,6 +187,7 @@ def test_no_program_keeps_a_check_or_loses_one(program, args):
     assert n_checks(program, *args) == before
 
 
+@pytest.mark.exhaustive
 def test_checks_are_back_afterwards():
     f, bad = paths(), inputs().at[2, 0].set(jnp.nan)
     with pytest.raises(KeyError):

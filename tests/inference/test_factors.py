@@ -179,6 +179,7 @@ def test_a_proposal_that_breaks_the_factor_is_minus_infinity(dtype):
         assert np.isfinite(density(-1.0, -3.0))
 
 
+@pytest.mark.exhaustive
 def test_float32_nuts_on_five_points_finishes_on_every_seed():
     nuts = NUTS(lambda: model(X[::4], Y[::4]))
     mcmc = MCMC(nuts, num_warmup=100, num_samples=50, progress_bar=False)

@@ -197,6 +197,7 @@ FEW_X = np.array([-4.9, -3.7, -2.9, -2.4, 1.2, 2.7, 3.8])[:, None]
 FEW_Y = np.array([1.4, 0.7, -0.5, -0.2, 0.8, 0.3, -1.0])
 
 
+@pytest.mark.exhaustive
 def test_more_starts_find_the_better_optimum(x64):
     prior = GPPrior(RBF(1.0, 12.0), FEW_X)
     options = {"fixed": "RBF.variance", "tolerance": 1e-8}
@@ -236,6 +237,7 @@ def test_not_converging_is_said_and_loses_nothing(x64):
     assert not found.converged and found.gradient_norm < 1e-9
 
 
+@pytest.mark.exhaustive
 def test_single_precision(capfd):
     found: Any = public_fit(GPPrior(RBF(), X), Y, 0.1)
     best, _ = maximised(likelihood, [1.0, 1.0, 0.1])
@@ -267,6 +269,7 @@ class Walled(AbstractKernel):
         return jnp.ones(X.shape[0])
 
 
+@pytest.mark.exhaustive
 def test_a_search_steps_back_from_where_there_is_no_density(x64):
     with pytest.warns(UserWarning, match="no higher density"):
         found = fit(GPPrior(Walled(0.2), X), Y, 0.05, fixed=["noise_var"])
@@ -368,6 +371,7 @@ def test_many_data_sets_at_once(x64):
     assert nothing == 0
 
 
+@pytest.mark.exhaustive
 def test_names_in_sums_and_products(x64):
     """Two kernels of one name are trained by their places; only `fixed` needs names."""
     kernel: Any = RBF(1.0, 2.0, name="trend") * RBF(1.0, 5.0) + RBF(0.5, 0.3)

@@ -55,6 +55,7 @@ def log_density(variance, first, second, noise_var) -> float:
     return normal.logpdf(observed, cov=total)
 
 
+@pytest.mark.exhaustive
 def test_the_optimum_is_that_of_scipy(x64):
     derivatives = Derivatives(SITES, DIMS, SLOPES, NOISE)
     prior = GPPrior(RBF(1.0, np.ones(D)), X)

@@ -19,6 +19,7 @@ GOOD: Any = GPPrior(RBF(), np.zeros((2, 1), np.float32))
 ZEROS = np.zeros(2, np.float32)
 
 
+@pytest.mark.exhaustive
 def test_starts_are_drawn_from_priors():
     """The first is where the values are, whatever their priors; lengthscales of the
     others are the prior's, and variances near that of the data."""

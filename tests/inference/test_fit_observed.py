@@ -46,7 +46,8 @@ def noises(each: bool) -> Any:
 SETTINGS = [(each, slopes) for each in (False, True) for slopes in (False, True)]
 
 
-@pytest.mark.parametrize(("each", "with_slopes"), few_of(SETTINGS, (False, False)))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("each", "with_slopes"), list(SETTINGS))
 def test_the_fit_is_that_without_the_rows(each, with_slopes):
     (noise, among), slopes = noises(each), slopes_of(with_slopes)
     how = {"tolerance": 1e-8}

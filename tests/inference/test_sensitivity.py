@@ -106,6 +106,7 @@ def errors(sampler):
     return in_errors(found.gradient), in_errors(found.explicit), np.asarray(value)
 
 
+@pytest.mark.exhaustive
 def test_the_estimate_is_within_its_errors(x64):
     """Within four standard errors for 20 of 20 seeds and all components. By Student's t
     with 49 degrees of freedom one of 60 is outside with probability 1.3% at most. The
@@ -239,6 +240,7 @@ def prediction():
     return sensitivity(predicted, log_evidence, draws_of_the_grid(), DATA)
 
 
+@pytest.mark.exhaustive
 def test_a_prediction_with_its_hyperparameters_integrated_out(x64):
     """Against differences of the sum over the grid. Within four standard errors for all
     of 25 components: a false alarm of 0.5% at most, by Student's t. Without the score
@@ -529,6 +531,7 @@ def test_what_is_wrong_is_said(arguments, match, x64):
         sensitivity(**{**good, **arguments})
 
 
+@pytest.mark.exhaustive
 def test_a_draw_without_a_finite_score_is_named(x64):
     mu = np.linspace(0.5, 1.5, 30)
     mu[[17, 23]] = 0.0

@@ -97,6 +97,7 @@ def test_a_custom_derivative_rule_works_everywhere():
         np.testing.assert_allclose(ruled[name], value, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_rule_is_noticed():
     wrong, plain = everything(WronglyRuled()), everything(RBF())
     for name, value in plain.items():

@@ -78,6 +78,7 @@ def test_a_search_does_not_depend_on_its_companions(x64):
     assert np.allclose(alone.point, together.point[some], atol=1e-13)
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_finite_is_stepped_back_from(x64):
     """A function that is NaN beyond .6, its lowest finite value at the edge."""
 
@@ -90,6 +91,7 @@ def test_what_is_not_finite_is_stepped_back_from(x64):
     assert found.stuck[1] and not found.converged(1e-8)[1]
 
 
+@pytest.mark.exhaustive
 def test_a_level_function_has_converged_where_it_began(x64):
     found = descended(lambda x: (jnp.ones(2), jnp.zeros_like(x)), np.full((2, 3), 0.4))
     assert found.converged(1e-8).all() and np.allclose(found.point, 0.4)

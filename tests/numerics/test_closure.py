@@ -145,6 +145,7 @@ def test_values_traced_further_out_are_leaves():
     np.testing.assert_allclose(slope, np.sin(2.0) + 2 * np.cos(2.0), rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_no_tracer_is_left_behind():
     def run(t):
         return now(lambda x: jax.nn.relu(t * x))(ONE)

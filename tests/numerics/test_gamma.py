@@ -110,6 +110,7 @@ def test_the_moments_are_a_gammas():
         assert abs(weights @ x**2 / (shape * (shape + 1)) - 1) < 1e-6
 
 
+@pytest.mark.exhaustive
 def test_derivatives():
     z = jnp.array([-4.0, -1.0, -0.1, 0.3, 2.0, 5.0])
     shape, step = jnp.array(0.7), 1e-5

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import few_of
 from scipy.linalg import sqrtm
 
 from pyrox.gp import (
@@ -76,7 +75,8 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("case", few_of(SAMPLERS, "sparse"), ids=str)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", list(SAMPLERS), ids=str)
 def test_what_is_compared_is_what_paths_have(case, x64):
     """Covariances of 40,000 paths of one set of features, each within six standard
     errors: a false alarm in 1e6 runs of other seeds. With 16 features they are not the
@@ -115,6 +115,7 @@ def test_better_features_are_nearer(x64):
     assert (grid.basis, grid.n_features, iid.basis) == ("FourierGrid", 256, "IID")
 
 
+@pytest.mark.exhaustive
 def test_single_precision_is_held_against_double():
     found = diagnose(PathwiseSampler(posterior(RBF(1.0, 0.2)), 256), TEST)
     assert 1e-8 < found.mean_error < 1e-3
@@ -159,6 +160,7 @@ def test_parts_add_up(x64):
     assert alone(TEST).shape == (4, 9)
 
 
+@pytest.mark.exhaustive
 def test_a_part_has_the_posterior_of_its_term(x64):
     """Mean and variance of 20,000 draws of one term given the sum, within five standard
     errors; features are exact enough, and the sum's are far off."""
@@ -193,6 +195,7 @@ class Brownian(AbstractKernel):
         return X[:, 0]
 
 
+@pytest.mark.exhaustive
 def test_landmarks_give_paths_to_any_kernel(x64):
     basis = Landmarks(np.linspace(0.005, 1, 200)[:, None])
     sampler = PathwiseSampler(posterior(Brownian()), basis=basis)

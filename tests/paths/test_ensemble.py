@@ -47,6 +47,7 @@ def moments():
     return np.stack(means), np.stack(covs)
 
 
+@pytest.mark.exhaustive
 def test_a_mean_with_parameters_of_the_model(x64):
     means, covs = moments()
     found = jax.vmap(lambda draw: condition(draw).predict_mean(jnp.asarray(FAR)))(DRAWS)

@@ -91,6 +91,7 @@ def test_each_under_jit_and_vmap(x64):
         np.testing.assert_allclose(values, one_by_one(paths, points), atol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_the_gradient_of_each_is_that_of_each_path(x64):
     paths, X = drawn(64), own_points(0)
 
@@ -299,6 +300,7 @@ def steps(seed: int, kernel, noise_var) -> list[int]:
     return counts
 
 
+@pytest.mark.exhaustive
 def test_each_step_is_one_program_once(x64):
     noise_var, other = (jnp.asarray(np.array(v)) for v in (0.1, 0.2))
     assert steps(1, Matern(2.5, 1.0, 0.7), noise_var) == [1, 1, 1]

@@ -103,6 +103,7 @@ def test_told_paths_have_the_moments_of_all_data(monkeypatch, eager, kind):
     assert max(exact_errors(monkeypatch, small(kind))) < ROUNDING
 
 
+@pytest.mark.exhaustive
 def test_without_new_noise_the_moments_are_others(monkeypatch, eager):
     assert max(exact_errors(monkeypatch, small(), scale=0.0)) > 1e-3
 
@@ -363,6 +364,7 @@ def test_parts_of_told_paths_add_up():
 # --- Transforms ----------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_fantasies_and_jit():
     paths = plain(2)
     ys = np.random.default_rng(0).normal(size=(3, 8))

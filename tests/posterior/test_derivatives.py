@@ -186,7 +186,8 @@ def test_values_given_derivatives(name):
     np.testing.assert_allclose(posterior.predict_var(query), np.diag(cov), atol=1e-9)
 
 
-@pytest.mark.parametrize("name", few_of(CASES, "Product"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", list(CASES))
 def test_values_and_gradients_given_derivatives(name):
     posterior, query = conditioned(name), Problem.query
     mean, cov = posterior.predict_value_and_gradient(query)
@@ -246,6 +247,7 @@ def test_whole_gradients():
     np.testing.assert_array_equal(whole.values, slopes.reshape(-1))
 
 
+@pytest.mark.exhaustive
 def test_other_dtypes_follow_the_data():
     X = jnp.asarray(Problem.X, jnp.float32)
     prior = GPPrior(RBF(), X, jitter=1e-4)
@@ -301,6 +303,7 @@ def test_the_hessian_of_paths_is_the_slope_of_their_gradient():
     np.testing.assert_allclose(hessian, np.swapaxes(hessian, 2, 3), atol=1e-10)
 
 
+@pytest.mark.exhaustive
 def test_the_domain_holds_the_derivatives_too():
     far = Derivatives(np.array([[9.0, 1.0]]), 0, [0.0], 0.1)
     posterior = GPPrior(rbf(), Problem.X).condition(Problem.y, NOISE, far)
@@ -418,7 +421,8 @@ ROUGH = {
 }
 
 
-@pytest.mark.parametrize("name", few_of(ROUGH, "Matern12", "Sum"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", list(ROUGH))
 def test_functions_without_derivatives(name):
     kernel, n_derivatives, names = ROUGH[name]
     assert kernel.smoothness == n_derivatives

@@ -146,7 +146,8 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("mean", few_of(MEANS, "class attribute"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mean", list(MEANS))
 def test_the_mean_of_now_and_one_for_each_posterior(mean, raised, x64):
     """For queries of one row and of two, which are different programs."""
     given = prior(MEANS[mean])
@@ -219,6 +220,7 @@ def test_diagnose_takes_the_mean_of_the_path(raised, x64):
     assert diagnose(paths, X).mean_error < 1e-6
 
 
+@pytest.mark.exhaustive
 def test_what_has_not_changed_compiles_nothing(x64):
     def use(c):
         given = prior(lambda X: jax.nn.relu(c * X[:, 0]) + jnp.asarray(Y)[0])
@@ -237,6 +239,7 @@ def test_what_has_not_changed_compiles_nothing(x64):
     assert programs
 
 
+@pytest.mark.exhaustive
 def test_a_parameter_of_the_model_by_jit_vmap_and_grad(x64):
     """A mean that closes over a traced value is the module with that value."""
 

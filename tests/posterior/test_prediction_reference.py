@@ -226,6 +226,7 @@ def _divergence(case: Problem, kind: str, *, reverse: bool = False) -> float:
     return float(dist.kl_divergence(*(pair[::-1] if reverse else pair)))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", GUIDES)
 def test_kl_is_numpyros(kind):
     case = _problem("Matern-5/2")

@@ -84,6 +84,7 @@ def test_every_answer_with_derivatives_is_that_of_all_data(x64):
     np.testing.assert_allclose(*covariances, rtol=0, atol=1e-10)
 
 
+@pytest.mark.exhaustive
 def test_derivatives_stay_behind_the_values(x64):
     whole = process().condition(Y, NOISE, slopes())
     ours = told(process(n=N).condition(Y[:N], NOISE[:N], slopes()), 15, 20)
@@ -156,6 +157,7 @@ def test_a_linear_kernel_keeps_the_jitter_of_the_old_values(x64):
 # --- Transforms ----------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_fantasies_share_one_factor(x64):
     posterior = process(n=N).condition(Y[:N], NOISE[:N])
     ys = np.random.default_rng(0).normal(size=(7, 8))
@@ -196,6 +198,7 @@ def test_derivatives_are_those_of_differences(x64, with_slopes):
         np.testing.assert_allclose(gradient, difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.exhaustive
 def test_float32_is_near_float64():
     def answers(dtype):
         X_, y, noise = (a.astype(dtype) for a in (X, Y, NOISE))
