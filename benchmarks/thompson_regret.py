@@ -143,13 +143,14 @@ def _cell(records: list[dict], objective: str, q: int) -> dict[str, tuple]:
 
 
 def _verdict(cell: dict[str, tuple], own: str) -> str:
-    """Not above a rival by more than its quartile spread; a round in a fifth of the
-    time of BoTorch's Thompson; whether below its median."""
+    """Not above a rival by more than its quartile spread; whether below the median of
+    BoTorch's loop of the same kind, and a round in a fifth of its time."""
     ours, rivals = cell[own], [n for n in cell if n.startswith("botorch")]
     kept = all(ours[1] <= cell[n][1] + cell[n][2] - cell[n][0] for n in rivals)
     said = ["regret ok" if kept else "regret ABOVE"]
-    if "botorch thompson" in cell:
-        theirs = cell["botorch thompson"]
+    same = "botorch qLogEI" if own.endswith("logEI") else "botorch thompson"
+    if same in cell:
+        theirs = cell[same]
         said.append("below" if ours[1] < theirs[1] else "not below")
         times = theirs[3] / ours[3]
         said.append(f"{times:.1f} times {'ok' if times >= 5 else 'SHORT'}")
