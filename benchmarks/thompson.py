@@ -61,7 +61,7 @@ def _regret(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
         options.seeds or range(10),
         options.n_values or thompson_regret.N_VALUES,
     )
-    return records, thompson_regret.table(records)
+    return thompson_regret.quartiles(records), thompson_regret.table(records)
 
 
 def _rounds(_: argparse.Namespace) -> tuple[list[dict], list[str]]:

@@ -128,6 +128,22 @@ def table(records: list[dict]) -> list[str]:
     return lines
 
 
+def quartiles(records: list[dict]) -> list[dict]:
+    """What is kept of all loops: a record a cell and strategy."""
+    return [
+        {
+            "objective": objective.name,
+            "q": q,
+            "strategy": name,
+            "last_regret": [float(x) for x in numbers[:3]],
+            "seconds_a_round": float(numbers[3]),
+        }
+        for objective in OBJECTIVES
+        for q in BATCH_SIZES
+        for name, numbers in _cell(records, objective.name, q).items()
+    ]
+
+
 def _cell(records: list[dict], objective: str, q: int) -> dict[str, tuple]:
     """For each strategy the quartiles of its last regret, and the median of its rounds
     but the first two, which compile and load."""
@@ -136,9 +152,9 @@ def _cell(records: list[dict], objective: str, q: int) -> dict[str, tuple]:
         label = (objective, q, name)
         own = [r for r in records if (r["objective"], r["q"], r["strategy"]) == label]
         if own:
-            quartiles = np.quantile([r["regret"][-1] for r in own], [0.25, 0.5, 0.75])
+            last = np.quantile([r["regret"][-1] for r in own], [0.25, 0.5, 0.75])
             seconds = np.concatenate([r["seconds"][2:] or r["seconds"] for r in own])
-            cell[name] = (*quartiles, np.median(seconds))
+            cell[name] = (*last, np.median(seconds))
     return cell
 
 

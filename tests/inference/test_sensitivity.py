@@ -126,6 +126,7 @@ def test_the_errors_are_calibrated(x64):
     assert abs(value.std() - 1.02) < 0.22
 
 
+@pytest.mark.exhaustive
 def test_the_errors_are_those_of_a_chain(x64):
     """Batches of 80 draws miss an eighth of the variance of a chain like this, and the
     influence of a draw on the gradient is skewed: over 100 other sets of 200 seeds the
@@ -277,6 +278,7 @@ def close(left, right):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_numpyro_model_is_the_plain_function(x64):
     """The priors of the model's sites have no eta in them."""
     log_joint = model_log_joint(factor_model)

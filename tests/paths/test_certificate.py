@@ -215,6 +215,7 @@ def test_landmarks_give_paths_to_any_kernel(x64):
     assert jnp.isfinite(paths.gradient(TEST[1:])).all()
 
 
+@pytest.mark.exhaustive
 def test_landmarks_in_single_precision():
     basis = Landmarks(np.linspace(0.0, 1, 200, dtype=np.float32)[:, None])
     sampler = PathwiseSampler(posterior(RBF(1.0, 0.3)), basis=basis)

@@ -80,6 +80,7 @@ def test_draws_in_rows_not_observed_would_be_noticed(monkeypatch):
     assert max(moment_errors(monkeypatch)) > 1e-3
 
 
+@pytest.mark.exhaustive
 def test_updates_are_zero_where_nothing_was_observed():
     paths = PathwiseSampler(among(), N_FEATURES).sample_paths(jr.key(0), 3)
     weights = np.asarray(paths.update_weights)

@@ -1,7 +1,7 @@
 """Columns of whole numbers: moves to the neighbours of a point."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from .box import Box
 _MOST_MOVES = 20
 
 
+@runtime_checkable
 class Placed(Protocol):
     """What is somewhere in the unit cube."""
 
