@@ -248,8 +248,9 @@ def _single_will_do(target: AbstractTarget) -> bool:
     box = target.box
     if box.lower.dtype == jnp.float32 or is_traced(box.lower) or is_traced(box.upper):
         return False
-    ends = np.abs(np.stack([box.lower, box.upper]))
-    if (ends > _FARTHEST * np.asarray(box.width)).any():
+    # By NumPy: JAX would trace the width of a known box inside `jit`.
+    ends = np.stack([box.lower, box.upper])
+    if (np.abs(ends) > _FARTHEST * (ends[1] - ends[0])).any():
         return False
     kernels = jax.tree.leaves([path.kernel for path in target.functions])
     sizes = [np.abs(np.asarray(leaf)) for leaf in kernels if not is_traced(leaf)]
