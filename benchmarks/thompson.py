@@ -68,14 +68,14 @@ def _rounds(_: argparse.Namespace) -> tuple[list[dict], list[str]]:
     from . import thompson_rounds
 
     records = thompson_rounds.rounds()
-    return records, thompson_rounds.table_of_rounds(records)
+    return records, thompson_rounds.table(records)
 
 
 def _many(_: argparse.Namespace) -> tuple[list[dict], list[str]]:
-    from . import thompson_rounds
+    from . import thompson_paths
 
-    records = thompson_rounds.many()
-    return records, thompson_rounds.table_of_many(records)
+    records = thompson_paths.many()
+    return records, thompson_paths.table_of_many(records)
 
 
 def _batches(options: argparse.Namespace) -> tuple[list[dict], list[str]]:

@@ -1,7 +1,8 @@
 """The minima of 64 paths, by BoTorch's optimiser and by ours, of the same functions in
-one process, in turns."""
+one process, in turns; and of 1000 paths, by ours."""
 
 import pathlib
+import resource
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -136,3 +137,48 @@ def _verdict(in_size: int, ours: dict, theirs: dict) -> str:
         }
     said = [f"{what} {'ok' if ok else 'SHORT'}" for what, ok in kept.items()]
     return f"{times:.1f} times faster: {', '.join(said)}"
+
+
+def many(in_size: int = 6, n: int = 500, sizes: tuple[int, int] = (64, 1000)) -> list:
+    """Seconds of one call for 1000 paths and for the first 64 of them, in turns, and
+    the process's peak memory."""
+    from . import thompson_pyrox
+
+    few, most = sizes
+    problem = path_problem.problem(in_size, n, most, 0)
+    before = _peak_mb()
+    paths = {few: problem.paths[:few], most: problem.paths}
+    runs: dict[int, list[float]] = {size: [] for size in sizes}
+    for turn in range(6):
+        for size in sizes:
+            *_, seconds = thompson_pyrox.minimised(paths[size], problem.bounds, turn)
+            runs[size].append(seconds)
+    return [
+        {
+            "D": in_size,
+            "N": n,
+            "S": size,
+            "seconds": float(np.median(seconds[1:])),
+            "peak_before_mb": before,
+            "peak_mb": _peak_mb(),
+        }
+        for size, seconds in runs.items()
+    ]
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table_of_many(records: list[dict]) -> list[str]:
+    lines = [
+        "D={D} N={N} S={S:4d} {seconds:7.3f} s, {each:5.2f} ms a path".format(
+            **r, each=1e3 * r["seconds"] / r["S"]
+        )
+        for r in records
+    ]
+    few, most = records
+    ratio = most["seconds"] / most["S"] / (few["seconds"] / few["S"])
+    lines.append(f"time a path, the most against the fewest: {ratio:.3f}")
+    lines.append("peak {peak_mb:.0f} MB, {peak_before_mb:.0f} before".format(**most))
+    return lines

@@ -1,12 +1,11 @@
-"""What 50 rounds of one point compile, and what 1000 paths take beside 64."""
+"""What 50 rounds of one point compile."""
 
-import resource
 import time
 
 import jax
 import numpy as np
 
-from . import path_problem, thompson_pyrox
+from . import thompson_pyrox
 from .objectives import BY_NAME
 
 N_ROUNDS, N_FIRST = 50, 10
@@ -48,7 +47,7 @@ def rounds(name: str = "Hartmann-6") -> list[dict]:
     return records
 
 
-def table_of_rounds(records: list[dict]) -> list[str]:
+def table(records: list[dict]) -> list[str]:
     programs = [r["programs"] for r in records]
     later = records[3:]
     total = sum(r["seconds"] for r in later)
@@ -61,44 +60,3 @@ def table_of_rounds(records: list[dict]) -> list[str]:
         f"others {total:.2f} s, {100 * share:.1f}% of that in compilation "
         f"{'ok' if share < 0.05 else 'MORE than 5%'}",
     ]
-
-
-def many(in_size: int = 6, n: int = 500, sizes: tuple[int, ...] = (64, 1000)) -> list:
-    """Seconds of one call for these numbers of paths, and the process's peak memory."""
-    records = []
-    for n_paths in sizes:
-        problem = path_problem.problem(in_size, n, n_paths, 0)
-        before = _peak_mb()
-        runs = [
-            thompson_pyrox.minimised(problem.paths, problem.bounds, seed)[2]
-            for seed in range(6)
-        ]
-        records.append(
-            {
-                "D": in_size,
-                "N": n,
-                "S": n_paths,
-                "seconds": float(np.median(runs[1:])),
-                "peak_before_mb": before,
-                "peak_mb": _peak_mb(),
-            }
-        )
-    return records
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def table_of_many(records: list[dict]) -> list[str]:
-    lines = [
-        "D={D} N={N} S={S:4d} {seconds:7.3f} s, {each:5.2f} ms a path, peak "
-        "{peak_mb:5.0f} MB, {peak_before_mb:5.0f} before".format(
-            **r, each=1e3 * r["seconds"] / r["S"]
-        )
-        for r in records
-    ]
-    few, most = records[0], records[-1]
-    ratio = most["seconds"] / most["S"] / (few["seconds"] / few["S"])
-    lines.append(f"time a path, the most against the fewest: {ratio:.2f}")
-    return lines

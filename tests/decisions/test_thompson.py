@@ -193,6 +193,18 @@ def test_one_value_or_equal_ones_are_enough(values):
     assert np.isfinite(scale(state)).all()
 
 
+def test_on_a_plateau_it_goes_on_looking():
+    # Without priors a fit to equal values made all outputs certain, and each round
+    # asked for the same corner.
+    bare = Matern(2.5, init_lengthscale=jnp.array([1.0, 10.0]))
+    study = ThompsonSampling(bare, BOUNDS, n_features=256, n_candidates=256, n_starts=8)
+    X, y = first_data(n=3)
+    state = rounds(study.init(X, 0 * y), 4, 6, study, lambda X: np.full(len(X), 0.0))
+    asked = np.asarray(state.X)[3:9] / (BOUNDS[1] - BOUNDS[0])
+    apart = np.linalg.norm(asked[:, None] - asked, axis=-1)
+    assert np.sort(apart[np.triu_indices(6, 1)])[:3].min() > 0.01
+
+
 def test_rows_are_added_when_they_are_full():
     X, y = first_data(n=64)
     state = STUDY.init(X, y)

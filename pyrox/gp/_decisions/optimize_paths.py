@@ -32,7 +32,7 @@ _BAR_AFTER = 2.0  # seconds
 _FARTHEST = 1e3
 _MOST_INPUTS = 16  # that the number of candidates grows with
 # For one or two inputs, where candidates are dense and cost less than starts do.
-_FEW_CANDIDATES, _FEW_STARTS = 2048, 8
+_FEW_CANDIDATES, _FEW_STARTS = 2048, 16
 
 Paths = PathwiseFunction | PathwiseEnsemble
 
@@ -78,7 +78,7 @@ def optimize_paths(
             are moved to the nearest inside.
         n_candidates, n_starts: how hard to search. By default 512 candidates an input,
             at most 8192, and 256 starts; 8192 candidates with constraints; without them
-            2048 candidates and 8 starts for one or two inputs.
+            2048 candidates and 16 starts for one or two inputs.
         progress: whether to show a bar, which appears after two seconds.
 
     Returns:

@@ -63,9 +63,9 @@ class ThompsonSampling(eqx.Module):
         integers: inputs that take whole numbers.
         hyperparameters: `"fit"` refits them each round, as `fit` does, and with them
             the prior's mean, a constant: what was told is better than what was not;
-            `"nuts"` draws all anew for each function, which takes a prior on each, and
-            one on the noise; `"fixed"` leaves kernel and noise as they are, the mean
-            zero, and the outputs as they came.
+            `"nuts"` draws all anew for each function, the mean from a standard normal,
+            which takes a prior on each other, and one on the noise; `"fixed"` leaves
+            kernel and noise as they are, the mean zero, and the outputs as they came.
         trust_region: whether to look in a `TrustRegion` around the best point only.
             When it is exhausted the next starts from 2 D Sobol points.
         n_features: F, as in `PathwiseSampler`.
@@ -257,9 +257,9 @@ class ThompsonSampling(eqx.Module):
     ) -> ThompsonState:
         """The state with these values, in any order and number.
 
-        Points that were asked for are told where they are pending; others, which were
-        never asked for, are added. NaN says that a point failed: it is kept, and has no
-        say in the model.
+        Points that were asked for, to the last digit, are told where they are pending;
+        others, which were never asked for, are added. NaN says that a point failed: it
+        is kept, and has no say in the model.
 
         Raises:
             ValueError: points of another D, outside the bounds or not finite; values of
@@ -339,16 +339,18 @@ class ThompsonSampling(eqx.Module):
         """A function for each point of the batch."""
         y, observed = np.array(state.y), np.asarray(state.status) == TOLD
         kernel, noise_var = self.kernel, self.noise_var
-        if self.hyperparameters != "fixed":
+        how = self.hyperparameters
+        if how != "fixed":
             kernel, noise_var = state.kernel, state.noise_var
             known = told_values(state)
             deviation = known.std()
-            y = (y - known.mean()) / (deviation if deviation > 0 else 1)
+            if deviation == 0:  # nothing to fit to: a fit would forget what it knew
+                deviation, how = 1, "fixed"
+            y = (y - known.mean()) / deviation
         y = np.where(observed, y, 0).astype(state.y.dtype)
         data = Data(state.X, placed(y), placed(observed), self.bounds)
         model = Model(kernel, state.mean, noise_var, self.noise_prior)
-        settings = self.hyperparameters, self.batch_size, self.n_features
-        return draw(key, model, data, *settings)
+        return draw(key, model, data, how, self.batch_size, self.n_features)
 
     def _optima(
         self, key: PRNGKeyArray, drawn: Drawn, state: ThompsonState, centre: int
