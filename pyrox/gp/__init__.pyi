@@ -19,6 +19,9 @@ from ._features.grid import FourierGrid as FourierGrid
 from ._kernels.landmarks import Landmarks as Landmarks
 from ._kernels.contract import check_kernel as check_kernel
 
+from ._solvers.solver import Cholesky as Cholesky
+from ._solvers.solver import ConjugateGradients as ConjugateGradients
+from ._solvers.convergence import Convergence as Convergence
 from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP

@@ -161,7 +161,7 @@ def test_what_they_are_told_has_the_gain_of_the_data_alone(has_factor):
     paths = PathwiseSampler(among(), N_FEATURES).sample_paths(jr.key(0), 3)
     if not has_factor:
         known: Any = paths.given
-        given = dataclasses.replace(known, factor=None)
+        given = dataclasses.replace(known, inverse=None)
         paths = dataclasses.replace(paths, given=given)
     new, noise = CASE.queries[:2], 0.03
     x = CASE.queries[2:]

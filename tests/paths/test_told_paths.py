@@ -382,11 +382,11 @@ def test_paths_without_a_factor_make_it():
     sampler = PathwiseSampler(prior.condition(Y[:N], NOISE[:N]), 64)
     eager: Any = sampler.sample_paths(KEY, 4)
     traced: Any = jax.jit(lambda key: sampler.sample_paths(key, 4))(KEY)
-    assert traced.given.factor is None and eager.given.factor is not None
+    assert traced.given.inverse is None and eager.given.inverse is not None
     want = eager.condition_on(*NEW)(QUERIES)
     got = traced.condition_on(*NEW)
     np.testing.assert_allclose(got(QUERIES), want, atol=1e-10)
-    assert got.given.factor is not None
+    assert got.given.inverse is not None
 
 
 @pytest.mark.exhaustive
@@ -427,7 +427,7 @@ def test_derivatives_are_those_of_differences():
 def test_paths_can_be_differentiated_by_all_their_leaves():
     paths = plain(2)
     gradient: Any = jax.grad(lambda p: jnp.sum(p.condition_on(*NEW)(QUERIES)))(paths)
-    assert np.abs(gradient.given.factor.lower).max() > 0
+    assert np.abs(gradient.given.inverse.lower).max() > 0
     assert not gradient.given.key.any()
 
 

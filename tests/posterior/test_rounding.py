@@ -51,7 +51,7 @@ def test_an_error_that_would_be_seen_is_said(name, jitter):
     error = np.abs(mean - right).max() / noise
     least = posterior.noise_var, posterior.jitter_var
     estimate = rounding(
-        posterior.factor.variances(),
+        posterior.inverse.variances(),
         np.asarray(posterior.weights),
         *map(np.asarray, least),
     )

@@ -57,7 +57,7 @@ def assert_same(ours, whole, rtol=1e-10, names=()):
         "left out": lambda p: p.leave_one_out_log_density(),
         "noise": lambda p: jnp.broadcast_to(p.noise_var, p.y.shape) + 0 * p.y,
         "jitter": lambda p: p.jitter_var,
-        "variances": lambda p: p.factor.variances(),
+        "variances": lambda p: p.inverse.variances(),
     }
     for name in names or asked:
         ask = asked[name]
@@ -122,9 +122,9 @@ def test_it_is_the_formula(x64):
 
 def test_the_old_factor_is_not_copied(x64):
     posterior: Any = process(n=N).condition(Y[:N], NOISE[:N])
-    extended = told(posterior, 15, 20).factor
+    extended = told(posterior, 15, 20).inverse
     assert extended.root.lower.unsafe_buffer_pointer() == (
-        posterior.factor.lower.unsafe_buffer_pointer()
+        posterior.inverse.lower.unsafe_buffer_pointer()
     )
 
 
@@ -222,7 +222,7 @@ def test_wider_data_widen_the_posterior(x64):
     narrow = GPPrior(RBF(), X[:N].astype("float32"), jitter=1e-4)
     posterior = narrow.condition(Y[:N].astype("float32"), np.float32(0.1))
     more: Any = posterior.condition_on(X[N:], Y[N:], 0.1)
-    assert more.weights.dtype == more.factor.root.lower.dtype == "float64"
+    assert more.weights.dtype == more.inverse.root.lower.dtype == "float64"
     whole = GPPrior(RBF(), X, jitter=1e-4).condition(Y, 0.1)
     ours, wanted = more.predict_mean(QUERIES), whole.predict_mean(QUERIES)
     np.testing.assert_allclose(ours, wanted, atol=1e-4)

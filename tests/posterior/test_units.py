@@ -135,7 +135,7 @@ def test_the_jitter_of_derivatives_follows_the_units_of_the_inputs(x64):
     lost = []
     for p, noise in ((near, 1e-6), (far, 1e-16)):
         each = jnp.asarray(np.repeat([NOISE, noise], [N, 4]))
-        variances = p.factor.variances()
+        variances = p.inverse.variances()
         lost.append(rounding(variances, p.weights, each, p.jitter_var))
     np.testing.assert_allclose(lost[1], lost[0], rtol=1e-9)
 

@@ -11,7 +11,8 @@ from .._features.by_name import as_basis
 from .._features.grid import FourierGrid
 from .._hyper.checks import as_inputs
 from .._hyper.priors import sample_hyperparameters
-from .kernel import AbstractKernel, as_kernel
+from .given import as_kernel
+from .kernel import AbstractKernel
 
 _N_SETS = 64  # feature maps that are averaged
 _IMAGES = 2e-4  # of the largest entry: what a grid may repeat from its other end

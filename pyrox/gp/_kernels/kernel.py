@@ -60,6 +60,11 @@ class AbstractKernel(AbstractWithPriors):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         """The variances k(x, x)."""
 
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        """The Gram matrix in less time and fewer digits, if there is such a way; who
+        asks sees first whether they will do."""
+        return self(X1, X2)
+
     @property
     def smoothness(self) -> float:
         """How many derivatives its functions have, in mean square: a whole number, or
@@ -166,15 +171,6 @@ def is_factor(kernel: AbstractKernel) -> bool:
     return first is kernel and len(terms) == 1
 
 
-def as_kernel(call: str, kernel: AbstractKernel) -> AbstractKernel:
-    if not isinstance(kernel, AbstractKernel):
-        raise ValueError(
-            f"`{call}` must be a kernel. Got {kernel!r}. Pass `RBF()`, say, or a "
-            "subclass of `AbstractKernel`."
-        )
-    return kernel
-
-
 def product_of(term: Sequence[AbstractKernel]) -> AbstractKernel:
     """The kernel that a term of `terms()` is."""
     return functools.reduce(Product, term)
@@ -200,6 +196,9 @@ class Sum(AbstractKernel):
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
         return self.left(X1, X2) + self.right(X1, X2)
+
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        return self.left.quick_gram(X1, X2) + self.right.quick_gram(X1, X2)
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) + self.right.diag(X)
@@ -231,6 +230,9 @@ class Product(AbstractKernel):
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
         return self.left(X1, X2) * self.right(X1, X2)
+
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        return self.left.quick_gram(X1, X2) * self.right.quick_gram(X1, X2)
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.left.diag(X) * self.right.diag(X)
@@ -264,6 +266,10 @@ class Scale(AbstractKernel):
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
         gram = self.kernel(X1, X2)
+        return self.factor.astype(gram.dtype) * gram
+
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        gram = self.kernel.quick_gram(X1, X2)
         return self.factor.astype(gram.dtype) * gram
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
@@ -351,6 +357,9 @@ class ActiveDims(AbstractKernel):
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
         return self.kernel(self._columns(X1), self._columns(X2))
+
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        return self.kernel.quick_gram(self._columns(X1), self._columns(X2))
 
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         return self.kernel.diag(self._columns(X))

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from .._features.maps import FourierFeatures
 from .._features.spectrum import RadialSpectrum
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
-from .._numerics.distances import squared_distances
+from .._numerics.distances import quick_squared_distances, squared_distances
 from .._numerics.gamma import log_gamma_of_normal
 from .._numerics.reciprocal import largest, reciprocal
 from .kernel import AbstractConstantVariance
@@ -38,6 +39,14 @@ class AbstractStationary(AbstractConstantVariance):
     def __call__(
         self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
     ) -> Float[Array, "N M"]:
+        return self._gram(squared_distances, X1, X2)
+
+    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
+        return self._gram(quick_squared_distances, X1, X2)
+
+    def _gram(
+        self, distances: Callable[..., Array], X1: Array, X2: Array
+    ) -> Float[Array, "N M"]:
         X1, X2 = as_points(X1), as_points(X2)
         if X1.ndim != 2 or X2.ndim != 2 or X1.shape[1] != X2.shape[1]:
             raise ValueError(
@@ -47,7 +56,7 @@ class AbstractStationary(AbstractConstantVariance):
             )
         dtype = common_dtype(X1, X2)
         scale = reciprocal(per_input(self, "lengthscale", X1.shape[1]), dtype)
-        r2 = squared_distances(X1.astype(dtype), X2.astype(dtype), scale)
+        r2 = distances(X1.astype(dtype), X2.astype(dtype), scale)
         return self.variance.astype(dtype) * self.correlation(r2)
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:

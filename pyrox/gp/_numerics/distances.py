@@ -42,6 +42,21 @@ def squared_distances(
     return jax.lax.scan(add, total, tuple(groups))[0]
 
 
+def quick_squared_distances(
+    X1: Float[Array, "N D"], X2: Float[Array, "M D"], scale: Float[Array, " D"]
+) -> Float[Array, "N M"]:
+    """The same as |x|^2 + |x'|^2 - 2 x.x', about the mean of X2: one matrix product.
+
+    At 26 columns a product K V so takes .16 s in place of .75 (N = 13,500, 65 columns),
+    and an entry is off by eps times the squared distance from the mean.
+    """
+    origin = jax.lax.stop_gradient(jnp.mean(X2, axis=0))
+    A, B = ((X - origin) * scale[None, :] for X in (X1, X2))
+    squares = jnp.sum(A**2, axis=1)[:, None] + jnp.sum(B**2, axis=1)[None, :]
+    cross = jnp.matmul(A, B.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum(squares - 2 * cross, 0)
+
+
 def _groups(in_size: int) -> tuple[int, int]:
     """How many groups of columns are added in turn, and the columns in each.
 

@@ -9,7 +9,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from .._solvers.cholesky import AbstractFactor
+from .._solvers.convergence import Convergence
+from .._solvers.inverse import AbstractInverse
 
 _BYTE, _BYTES = 256, 4  # of 32 bits
 
@@ -21,8 +22,9 @@ class AnchorValues(eqx.Module):
     has none of its own.
 
     The rest is for values to come. They carry the variance `jitter_var`; for those of a
-    prior it is not known yet, and will be the part `jitter` of their own. `factor` is
-    that of the anchors' covariance, where it was at hand. `key` and `draws`, the number
+    prior it is not known yet, and will be the part `jitter` of their own. `inverse`
+    is that of the anchors' covariance, where it was at hand, and `convergence` how near
+    a solver by iterations came. `key` and `draws`, the number
     of each path in its draw, say what noise they will have: bytes, as floats that every
     type holds, so that paths can be differentiated by all their leaves.
     """
@@ -32,9 +34,10 @@ class AnchorValues(eqx.Module):
     root: Float[Array, "M R"] | None = None
     jitter_var: Float[Array, ""] | None = None
     jitter: float | None = eqx.field(static=True, default=None)
-    factor: AbstractFactor | None = None
+    inverse: AbstractInverse | None = None
     key: Float[Array, " 8"] | None = None
     draws: Float[Array, "S 4"] | None = None
+    convergence: Convergence | None = None
 
     @property
     def of_prior(self) -> bool:
@@ -43,9 +46,12 @@ class AnchorValues(eqx.Module):
 
     def chosen(self, index: slice | Array) -> "AnchorValues":
         """That of some of the paths."""
-        if self.draws is None:
-            return self
-        return dataclasses.replace(self, draws=self.draws[index])
+        draws, convergence = self.draws, self.convergence
+        return dataclasses.replace(
+            self,
+            draws=None if draws is None else draws[index],
+            convergence=None if convergence is None else convergence.chosen(index),
+        )
 
     def seeded(self, key: PRNGKeyArray) -> "AnchorValues":
         """With this key for noise to come."""

@@ -26,6 +26,7 @@ from .._numerics.blocks import block_rows
 from .._posterior.derivatives import DerivativeSites, require_derivatives
 from .._posterior.mean import ZeroMean
 from .._posterior.told import as_new_data
+from .._solvers.convergence import Convergence
 from .formula import Formula, evaluate, evaluate_each, gradient, hessian
 from .given import AnchorValues
 from .told import told
@@ -338,6 +339,11 @@ class PathwiseFunction(eqx.Module):
         X = X.astype(common_dtype(X, self.feature_weights))
         n_columns = self.feature_weights.shape[-1] + self.update_weights.shape[-1]
         return X, block_rows(call, block_size, n_columns, X.dtype)
+
+    @property
+    def convergence(self) -> Convergence | None:
+        """How near an iterative solver came, None where there was none."""
+        return None if self.given is None else self.given.convergence
 
     @property
     def domain(self) -> Float[Array, "... 2 D"] | None:

@@ -35,7 +35,8 @@ from .._posterior.mean import mean_at
 from .._posterior.missing import in_use, only, with_sites
 from .._posterior.process import resolved
 from .._posterior.sparse import Inducing, SparseGPPrior
-from .._solvers.cholesky import AbstractFactor
+from .._solvers.convergence import Convergence, warn_if_not_converged
+from .._solvers.inverse import AbstractInverse
 from .finite import as_finite, holds_numbers
 from .given import AnchorValues
 from .path import PathwiseFunction
@@ -108,7 +109,9 @@ class PathwiseSampler(eqx.Module):
         posterior = self.posterior
         if isinstance(posterior, GPPrior):  # a posterior is resolved already
             posterior = resolved(posterior, posterior.X)
-        return _paths(key, posterior, self.basis, self.n_features, n_paths)
+        paths = _paths(key, posterior, self.basis, self.n_features, n_paths)
+        warn_if_not_converged("PathwiseSampler.sample_paths", paths.convergence, 4)
+        return paths
 
     def __call__(
         self, key: PRNGKeyArray, X: Real[ArrayLike, "N D"], n_paths: int = 1
@@ -207,7 +210,7 @@ def matheron(
     anchors: Float[Array, "M D"],
     given: AnchorValues,
     values: Float[Array, "S U"],
-    solve: Callable[[Array], Array],
+    solve: Callable[[Array], tuple[Array, Convergence | None]],
     basis: AbstractBasis,
     n_features: int,
     sites: DerivativeSites | None = None,
@@ -215,9 +218,9 @@ def matheron(
     """S functions of `prior` that take the noisy `values`, draws of what is `given`, at
     the `anchors`, and as derivatives at the sites.
 
-    `solve` applies the inverse of K + noise_var I. The residual draw carries the whole
-    of that diagonal, jitter included, so the paths have the covariance that the
-    conditioned process reports.
+    `solve` applies the inverse of K + noise_var I, and says how near it came. The
+    residual draw carries the whole of that diagonal, jitter included, so the paths have
+    the covariance that the conditioned process reports.
     """
     key_features, key_normal = jr.split(key)
     dtype, (n_paths, n_values) = anchors.dtype, values.shape
@@ -235,9 +238,10 @@ def matheron(
     scale = jnp.broadcast_to(jnp.sqrt(given.noise_var), (n_values,)).astype(dtype)
     size = block_rows("sample_paths", None, n_columns, dtype)
     drawn = observe(_prior_draw(prior.mean_fn, phi, weights, size), anchors, sites).T
-    update = solve((values - drawn - scale[None, :] * noise).T).T
-    parts = phi, weights, anchors, update, prior.kernel, prior.mean_fn
+    columns, convergence = solve((values - drawn - scale[None, :] * noise).T)
+    parts = phi, weights, anchors, columns.T, prior.kernel, prior.mean_fn
     given = given.seeded(key).numbered(n_paths)
+    given = dataclasses.replace(given, convergence=convergence)
     return PathwiseFunction(*parts, given, basis, derivative_sites=sites)
 
 
@@ -282,15 +286,17 @@ def _paths(
         posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
     paths = _draw_exact(key, posterior, basis, *sizes)
     paths = as_finite(call, paths, holds_numbers(paths))
-    return _with_factor(paths, posterior.factor)
+    return _with_inverse(paths, posterior.inverse)
 
 
-def _with_factor(paths: PathwiseFunction, root: AbstractFactor) -> PathwiseFunction:
-    """The paths with the posterior's factor, to be told more with: a reference, which
+def _with_inverse(
+    paths: PathwiseFunction, inverse: AbstractInverse
+) -> PathwiseFunction:
+    """The paths with the posterior's inverse, to be told more with: a reference, which
     takes nothing. Where something is traced it would be a copy for each key."""
     if paths.given is None or is_traced(paths.update_weights):
         return paths
-    given = dataclasses.replace(paths.given, factor=root)
+    given = dataclasses.replace(paths.given, inverse=inverse)
     return dataclasses.replace(paths, given=given)
 
 
@@ -310,11 +316,11 @@ def _draw_exact(
     noise_var, jitter_var = posterior.jitter_var + data[1], posterior.jitter_var
     # Values are first, and what was not observed has none.
     own_jitter = jnp.max(jitter_var.reshape(-1)[: posterior.y.shape[0]])
-    sites, solve = sites_of(derivatives), posterior.factor.solve
+    sites, solve = sites_of(derivatives), posterior.inverse.solve_and_report
     seen = with_sites(posterior.observed, sites)
     if seen is not None:
         noise_var = jnp.where(seen, noise_var, jnp.inf)
-        solve = functools.partial(_solve_of_observed, posterior.factor, seen)
+        solve = functools.partial(_solve_of_observed, posterior.inverse, seen)
     given = AnchorValues(data[0], noise_var, jitter_var=own_jitter)
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     sizes = basis, n_features, sites
@@ -322,10 +328,10 @@ def _draw_exact(
 
 
 def _solve_of_observed(
-    factor: AbstractFactor, seen: Bool[Array, " U"], B: Float[Array, "U S"]
-) -> Float[Array, "U S"]:
+    inverse: AbstractInverse, seen: Bool[Array, " U"], B: Float[Array, "U S"]
+) -> tuple[Float[Array, "U S"], Convergence | None]:
     """Weights that are zero where nothing was observed, whose noise is infinite."""
-    return factor.solve(only(seen, B.T).T)
+    return inverse.solve_and_report(only(seen, B.T).T)
 
 
 @_static
@@ -338,7 +344,11 @@ def _draw_prior(
 ) -> tuple[PathwiseFunction, Array]:
     # No data, no update: zero weights. They stay anchored at the inputs, so that the
     # path has the shape of a conditioned one.
-    X, solve = prior.X, jnp.zeros_like
+    X = prior.X
+
+    def solve(B):
+        return jnp.zeros_like(B), None
+
     values = jnp.zeros((n_paths, X.shape[0]), X.dtype)
     no_data = jnp.full((), jnp.inf, X.dtype)
     given = AnchorValues(values[0], no_data, jitter=prior.jitter)
@@ -364,7 +374,7 @@ def _draw_sparse(
     inducing, Z = prior.inducing(), prior.Z
     given = _given(guide, inducing)
     values = guide.draw(key_values, inducing, n_paths)
-    solve = inducing.factor.solve
+    solve = inducing.factor.solve_and_report
     paths = matheron(key_path, prior, Z, given, values, solve, basis, n_features)
     return paths, inducing.factor.succeeded(), holds_numbers(paths)
 

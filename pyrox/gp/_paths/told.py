@@ -56,15 +56,15 @@ def told(
     """The path and what it was given, with more data."""
     dtype = common_dtype(path.anchors, path.update_weights, data.X, data.y)
     path = _in_type(path, dtype)
-    if not given.of_prior and not _has_digits(given.factor, dtype):
-        given = dataclasses.replace(given, factor=_factor(path, given))
+    if not given.of_prior and not _has_digits(given.inverse, dtype):
+        given = dataclasses.replace(given, inverse=_factor(path, given))
     anchors, weights, found, tail, ok = _told(path, given, data)
     weights = require_told("paths.condition_on", data, ok, weights)
-    if given.factor is not None and tail is not None:
+    if given.inverse is not None and tail is not None:
         # The root stays outside of the program, which would copy it.
         before = weights.shape[1] - anchors.shape[0]
-        root = ExtendedFactor(root_of(given.factor), *tail, before)
-        found = dataclasses.replace(found, factor=root)
+        root = ExtendedFactor(root_of(given.inverse), *tail, before)
+        found = dataclasses.replace(found, inverse=root)
     path = dataclasses.replace(path, anchors=anchors, update_weights=weights)
     return path, found
 
@@ -90,7 +90,7 @@ def _told(
     known = dataclasses.replace(given, key=key, jitter_var=jitter_var)
     if given.of_prior:
         root, ok = checked_factor(block, noise_var)
-        known = dataclasses.replace(known, mean=y, noise_var=noise_var, factor=root)
+        known = dataclasses.replace(known, mean=y, noise_var=noise_var, inverse=root)
         return X, root.solve(surprise.T).T, known, None, ok
     new = y, (block, noise_var), surprise.T
     weights, known, tail, ok = _more(path, known, X, new)
@@ -106,10 +106,10 @@ def _more(
     """The weights, what is given and what its factor got, where something was before;
     and whether the new covariance has a factor."""
     y, block, surprise = new
-    assert given.factor is not None
+    assert given.inverse is not None
     dtype, weights = y.dtype, path.update_weights.T
     old_noise = jnp.broadcast_to(given.noise_var, given.mean.shape).astype(dtype)
-    root = given.factor
+    root = given.inverse
     cross = cross_gram(path.kernel, X, path.anchors, path.sites).astype(dtype)
     cross = only(_observed(given), cross).T
     before = weights.shape[0] - path.anchors.shape[0]
@@ -118,7 +118,7 @@ def _more(
         given,
         mean=insert(given.mean.astype(dtype), y, before),
         noise_var=insert(old_noise, block[1], before),
-        factor=None,
+        inverse=None,
     )
     tail = extended.whitened, extended.own
     if given.root is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._kernels.kernel import AbstractKernel
-from .._solvers.cholesky import AbstractFactor
+from .._solvers.inverse import AbstractInverse
 from .derivatives import (
     Derivatives,
     DerivativeSites,
@@ -28,8 +28,8 @@ from .missing import in_use, only, with_sites
 class Conditional(eqx.Module):
     """f given what was observed of it: values at X, derivatives at the sites.
 
-    `factor` is that of the observations' covariance, noise included; `weights` its
-    inverse times what was observed, less the mean (Rasmussen & Williams 2006, eqs. 2.25
+    `inverse` is that of the observations' covariance, noise included; `weights` are it
+    times what was observed, less the mean (Rasmussen & Williams 2006, eqs. 2.25
     and 2.26). `observed` says which of the values were, None that all were.
     """
 
@@ -37,7 +37,7 @@ class Conditional(eqx.Module):
     mean_fn: Callable
     X: Float[Array, "N D"]
     sites: DerivativeSites | None
-    factor: AbstractFactor
+    inverse: AbstractInverse
     weights: Float[Array, " U"]
     observed: Bool[Array, " N"] | None = None
 
@@ -51,28 +51,28 @@ class Conditional(eqx.Module):
         return mean_at(self.mean_fn, X) + self.cross(X) @ self.weights
 
     def var(self, X: Float[Array, "M D"]) -> Float[Array, " M"]:
-        explained = self.factor.whiten(self.cross(X).T)
-        return jnp.maximum(self.kernel.diag(X) - jnp.sum(explained**2, axis=0), 0)
+        left, right = self.inverse.halves(self.cross(X).T)
+        return jnp.maximum(self.kernel.diag(X) - jnp.sum(left * right, axis=0), 0)
 
     def cov(self, X: Float[Array, "M D"]) -> Float[Array, "M M"]:
-        explained = self.factor.whiten(self.cross(X).T)
-        return self.kernel(X, X) - explained.T @ explained
+        left, right = self.inverse.halves(self.cross(X).T)
+        return self.kernel(X, X) - left.T @ right
 
     def cov_with(
         self, Z: Float[Array, "K D"]
     ) -> Callable[[Float[Array, "M D"]], Float[Array, "M K"]]:
         """Cov[f(X), f(Z)] as a function of X."""
-        of_Z = self.factor.whiten(self.cross(Z).T)
+        _, of_Z = self.inverse.halves(self.cross(Z).T)
 
         def covariance(X):
-            return self.kernel(X, Z) - self.factor.whiten(self.cross(X).T).T @ of_Z
+            return self.kernel(X, Z) - self.inverse.left(self.cross(X).T).T @ of_Z
 
         return covariance
 
     def leave_one_out_log_density(self) -> Float[Array, " U"]:
         identity = jnp.eye(self.weights.shape[0], dtype=self.weights.dtype)
-        inverse_root = self.factor.whiten(identity)
-        precision = jnp.sum(inverse_root**2, axis=0)
+        left, right = self.inverse.halves(identity)
+        precision = jnp.sum(left * right, axis=0)
         # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
         misfit = self.weights**2 / precision
         densities = -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
@@ -82,9 +82,9 @@ class Conditional(eqx.Module):
         self, sites: DerivativeSites
     ) -> tuple[Float[Array, " S"], Float[Array, "S S"]]:
         """Mean and covariance of the derivatives at other sites, jointly."""
-        explained = self.factor.whiten(along(self.cross, sites).T)
+        left, right = self.inverse.halves(along(self.cross, sites).T)
         prior = along(lambda X: along(lambda Z: self.kernel(X, Z).T, sites).T, sites)
-        return along(self.mean, sites), prior - explained.T @ explained
+        return along(self.mean, sites), prior - left.T @ right
 
     def value_and_gradient(
         self, X: Float[Array, "M D"]
@@ -92,10 +92,10 @@ class Conditional(eqx.Module):
         """Mean and covariance of (f, its gradient) at each row alone."""
         n, width = X.shape[0], 1 + X.shape[1]
         columns = jnp.moveaxis(_with_gradient(self.cross, X), 1, 0)
-        explained = self.factor.whiten(columns.reshape(-1, n * width))
-        explained = explained.reshape(-1, n, width)
+        halves = self.inverse.halves(columns.reshape(-1, n * width))
+        left, right = (half.reshape(-1, n, width) for half in halves)
         cov = jax.vmap(self._prior_covariance)(X)
-        cov = cov - jnp.einsum("und,une->nde", explained, explained)
+        cov = cov - jnp.einsum("und,une->nde", left, right)
         # What rounding took below zero is cut off, as in `var`.
         own = jnp.eye(width, dtype=bool)[None]
         cov = jnp.where(own, jnp.maximum(cov, 0), cov)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
@@ -15,7 +14,6 @@ from .._hyper.checks import (
     as_noise,
     as_observed,
     as_values,
-    common_dtype,
     require_finite,
 )
 from .._hyper.parameters import require_known_valid, require_valid, valid
@@ -27,9 +25,21 @@ from .._solvers.cholesky import (
     checked_factor,
     guarded_factor,
 )
+from .._solvers.convergence import Convergence, warn_if_not_converged
+from .._solvers.inverse import AbstractInverse
 from .._solvers.joint_draw import draw
+from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from . import moments
-from .conditional import Conditional, observed
+from .assembly import (
+    Assembled,
+    Data,
+    observations,
+    of_one_type,
+    with_matrix,
+    without_matrix,
+)
+from .by_solver import as_solver, require_factor
+from .conditional import Conditional
 from .derivatives import (
     Derivatives,
     checked,
@@ -43,6 +53,8 @@ from .predictions import AbstractConditioned
 from .process import as_process, resolved
 from .rounding import warn_of_rounding
 from .told import as_new_data, posterior_told
+
+_CHOLESKY = Cholesky()
 
 
 class GPPrior(eqx.Module):
@@ -95,6 +107,7 @@ class GPPrior(eqx.Module):
         derivatives: Derivatives | None = None,
         *,
         observed: Bool[ArrayLike, " N"] | None = None,
+        solver: AbstractSolver | None = None,
     ) -> "ConditionedGP":
         """The posterior given y = f(X) + e, e ~ N(0, noise_var).
 
@@ -108,6 +121,9 @@ class GPPrior(eqx.Module):
                 others' y and noise may be anything, NaN included, their inputs any
                 finite ones: it is as if those rows were not there. Data that grow are
                 so padded to one size, which compiles one program; see the example.
+            solver: how the covariance is inverted, `Cholesky()` by default. For more
+                than some ten thousand data `ConjugateGradients()`, whose answers are
+                right to its tolerance.
 
         Raises:
             ValueError: shapes that do not fit, NaN or inf, noise that is not positive,
@@ -115,8 +131,8 @@ class GPPrior(eqx.Module):
                 matrix that cannot be factored, a mean function that returns NaN. Under
                 `jit` errors of value are raised when the program runs.
 
-        Cost: N^3 / 3 operations and N^2 memory, once, derivatives counted in N, and
-            what was not observed, too.
+        Cost: by Cholesky N^3 / 3 operations and N^2 memory, once, derivatives counted
+            in N, and what was not observed, too.
 
         Example:
             >>> import jax.numpy as jnp
@@ -134,9 +150,11 @@ class GPPrior(eqx.Module):
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
         require_known_valid(prior.kernel)
         require_finite(prior.X, "GPPrior(X=...)", at_run_time=False)
-        posterior = _conditioned(prior, y, noise_var, derivatives, seen)
+        solver = as_solver(call, solver, y, derivatives)
+        posterior = _conditioned(prior, y, noise_var, derivatives, seen, solver)
+        warn_if_not_converged(call, posterior.convergence, 4)
         noise = with_derivatives(y, noise_var, derivatives)[1], posterior.jitter_var
-        found = posterior.factor, posterior.weights, noise
+        found = posterior.inverse, posterior.weights, noise
         seen = with_sites(seen, sites_of(derivatives))
         warn_of_rounding(call, prior.jitter, *found, observed=seen)
         return posterior
@@ -187,6 +205,7 @@ class ConditionedGP(AbstractConditioned):
     Predictions are of the function f, without observation noise. `jitter_var` is the
     variance that the jitter added to that noise. `observed` is what `condition` was
     given; in the rows of what was not, y is 0 and a noise one a datum is 1.
+    `convergence` says how near an iterative solver came, None for Cholesky's.
 
     Example:
         >>> import jax.numpy as jnp
@@ -201,11 +220,12 @@ class ConditionedGP(AbstractConditioned):
     prior: GPPrior
     y: Float[Array, " N"]
     noise_var: Float[Array, "..."]
-    factor: AbstractFactor
+    inverse: AbstractInverse
     weights: Float[Array, " U"]
     jitter_var: Float[Array, "..."]
     derivatives: Derivatives | None = None
     observed: Bool[Array, " N"] | None = None
+    convergence: Convergence | None = None
 
     @property
     def X(self) -> Float[Array, "N D"]:
@@ -219,7 +239,8 @@ class ConditionedGP(AbstractConditioned):
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
-        return _log_marginal(self)
+        call = "ConditionedGP.log_marginal_likelihood"
+        return _log_marginal(self, require_factor(call, self.inverse))
 
     def leave_one_out_log_density(self) -> Float[Array, " N"]:
         """log p(y_i | all the others), noise included, for each value; of one that was
@@ -227,6 +248,7 @@ class ConditionedGP(AbstractConditioned):
 
         Rasmussen & Williams 2006, eqs. 5.10 to 5.12. Cost: O(N^3).
         """
+        require_factor("ConditionedGP.leave_one_out_log_density", self.inverse)
         densities = moments.leave_one_out_log_density(self._conditional())
         return densities[: self.y.shape[0]]
 
@@ -275,17 +297,18 @@ class ConditionedGP(AbstractConditioned):
         """
         call = "ConditionedGP.condition_on"
         self._require_one("condition_on(X, y, noise_var)")
+        require_factor(call, self.inverse)
         data = as_new_data(call, X, y, noise_var, self.X.shape[1])
         told: ConditionedGP = posterior_told(self, data)
         noise = with_derivatives(told.y, told.noise_var, told.derivatives)[1]
-        found = told.factor, told.weights, (noise, told.jitter_var)
+        found = told.inverse, told.weights, (noise, told.jitter_var)
         seen = with_sites(told.observed, sites_of(told.derivatives))
         warn_of_rounding(call, told.prior.jitter, *found, observed=seen)
         return told
 
     def _conditional(self) -> Conditional:
         prior, where = self.prior, (self.X, sites_of(self.derivatives))
-        found = self.factor, self.weights, self.observed
+        found = self.inverse, self.weights, self.observed
         return Conditional(prior.kernel, prior.mean_fn, *where, *found)
 
 
@@ -299,31 +322,37 @@ def _as_data(
     return y, as_noise(f"{call}(noise_var=...)", noise_var, n, **how), seen
 
 
-@one_step
+@functools.partial(one_step, static_argnames="solver")
 def _conditioned(
     prior: GPPrior,
     y: Array,
     noise_var: Array,
     derivatives: Derivatives | None,
     observed: Array | None,
+    solver: AbstractSolver,
 ) -> ConditionedGP:
-    posterior, ok = conditioned(prior, y, noise_var, derivatives, observed)
+    posterior, ok = conditioned(prior, y, noise_var, derivatives, observed, solver)
     given = (prior.kernel, prior.X, prior.jitter), y, noise_var, ok
     found = posterior.weights, observed
     weights = require_posterior("GPPrior.condition", *given, *found)
     return eqx.tree_at(lambda p: p.weights, posterior, weights)
 
 
-@jit
+@functools.partial(jit, static_argnames="solver")
 def conditioned(
     prior: GPPrior,
     y: Array,
     noise_var: Array,
     derivatives: Derivatives | None,
     observed: Array | None = None,
+    solver: AbstractSolver = _CHOLESKY,
 ) -> tuple[ConditionedGP, Array]:
     """`prior.condition` without checks, and whether there is a factor."""
-    return assemble(prior, y, noise_var, derivatives, checked_factor, observed)
+    given = prior, y, noise_var, derivatives
+    if not isinstance(solver, AbstractIterativeSolver):
+        return assemble(*given, checked_factor, observed)
+    data = of_one_type(*given, observed)
+    return _posterior(data, *without_matrix(data, solver))
 
 
 def assemble(
@@ -335,13 +364,15 @@ def assemble(
     observed: Array | None = None,
 ) -> tuple[ConditionedGP, Array]:
     """The posterior by a way to factor, and what that says of its success."""
-    data = _of_one_type(prior, y, noise_var, derivatives)
-    K, variances, jitter_var, residual = _observed(*data, observed)
-    root, ok = factored(K, jitter_var + variances)
-    weights = root.solve(residual[:, None])[:, 0]
-    prior, y, noise_var, derivatives = data
-    parts = prior, y, noise_var, root, weights, jitter_var, derivatives, observed
-    return ConditionedGP(*parts), ok
+    data = of_one_type(prior, y, noise_var, derivatives, observed)
+    return _posterior(data, *with_matrix(data, factored))
+
+
+def _posterior(data: Data, parts: Assembled, ok: Array) -> tuple[ConditionedGP, Array]:
+    prior, y, noise_var, derivatives, seen = data
+    inverse, weights, jitter_var, convergence = parts
+    found = inverse, weights, jitter_var, derivatives, seen, convergence
+    return ConditionedGP(prior, y, noise_var, *found), ok
 
 
 @jit
@@ -352,8 +383,8 @@ def _log_density(
     derivatives: Derivatives | None,
     observed: Array | None = None,
 ) -> Array:
-    data = _of_one_type(prior, y, noise_var, derivatives)
-    K, variances, jitter_var, residual = _observed(*data, observed)
+    data = of_one_type(prior, y, noise_var, derivatives, observed)
+    K, variances, jitter_var, residual = observations(data)
     root, ok = guarded_factor(K, jitter_var + variances)
     ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
     seen = with_sites(observed, sites_of(derivatives))
@@ -362,28 +393,9 @@ def _log_density(
 
 
 @jit
-def _log_marginal(posterior: ConditionedGP) -> Array:
-    parts = posterior.prior, posterior.y, posterior.noise_var, posterior.derivatives
-    residual = _observed(*parts, posterior.observed)[-1]
+def _log_marginal(posterior: ConditionedGP, root: AbstractFactor) -> Array:
+    given = posterior.y, posterior.noise_var, posterior.derivatives
+    data = of_one_type(posterior.prior, *given, posterior.observed)
+    residual = observations(data)[-1]
     seen = with_sites(posterior.observed, sites_of(posterior.derivatives))
-    return posterior.factor.log_density(residual, how_many(seen, residual))
-
-
-def _of_one_type(
-    prior: GPPrior, y: Array, noise_var: Array, derivatives: Derivatives | None
-) -> tuple[GPPrior, Array, Array, Derivatives | None]:
-    dtype = common_dtype(prior.X, y)
-    cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
-    prior = eqx.tree_at(lambda p: p.X, prior, cast(prior.X))
-    return prior, cast(y), cast(noise_var), cast(derivatives)
-
-
-def _observed(
-    prior: GPPrior,
-    y: Array,
-    noise_var: Array,
-    derivatives: Derivatives | None,
-    seen: Array | None,
-) -> tuple[Array, Array, Array, Array]:
-    process = prior.kernel, prior.mean_fn, prior.jitter
-    return observed(*process, prior.X, y, noise_var, derivatives, seen)
+    return root.log_density(residual, how_many(seen, residual))

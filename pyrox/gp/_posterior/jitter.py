@@ -49,6 +49,20 @@ def jitter_variance(
     return (sums / counts)[groups]
 
 
+def jitter_variance_of_values(
+    jitter: float | None,
+    variances: Float[Array, " N"],
+    observed: Bool[Array, " N"] | None,
+) -> Float[Array, ""]:
+    """The same where the matrix is not held, of the variances of values alone. Nothing
+    is factored then, so the least jitter will do, whatever the type."""
+    count = variances.shape[0] if observed is None else jnp.sum(observed)
+    total = jnp.sum(
+        variances if observed is None else jnp.where(observed, variances, 0)
+    )
+    return (_LEAST if jitter is None else jitter) * total / count
+
+
 def _groups(n: int, sites: DerivativeSites | None) -> np.ndarray:
     """The values are one group, and the derivatives by each input are another."""
     dims = np.array(() if sites is None else sites.dims, int)

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from .._hyper.checks import as_jitter
 from .._hyper.priors import sample_hyperparameters
-from .._kernels.kernel import AbstractKernel, as_kernel
+from .._kernels.given import as_kernel
+from .._kernels.kernel import AbstractKernel
 from .mean import as_mean_fn, read_mean
 
 Prior = TypeVar("Prior")

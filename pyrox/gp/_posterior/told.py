@@ -86,14 +86,14 @@ def posterior_told(posterior: Any, data: NewData) -> Any:
     """A ConditionedGP given more data, with the checks that it needs."""
     call = "ConditionedGP.condition_on"
     dtype = common_dtype(posterior.weights, data.X, data.y)
-    root = root_of(posterior.factor)
+    root = root_of(posterior.inverse)
     if root.lower.dtype != dtype:
         root = CholeskyFactor(root.lower.astype(dtype))
     told, (whitened, own), ok = _extended(posterior, data)
     # The root stays outside of the program, which would copy it.
     extended = ExtendedFactor(root, whitened, own, told.weights.size - told.y.size)
     weights = require_told(call, data, ok, told.weights)
-    return dataclasses.replace(told, factor=extended, weights=weights)
+    return dataclasses.replace(told, inverse=extended, weights=weights)
 
 
 @jit
@@ -105,7 +105,7 @@ def _extended(
     cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
     given, old, (X, y, noise_var) = posterior._conditional(), posterior, cast(data)
     seen = old.observed
-    old_X, root, weights = cast((old.X, given.factor, old.weights))
+    old_X, root, weights = cast((old.X, given.inverse, old.weights))
     jitter_var = cast(old.jitter_var)
     (n,), (q,) = old.y.shape, y.shape
     before = weights.shape[0] - n
@@ -125,7 +125,7 @@ def _extended(
         prior=eqx.tree_at(lambda p: p.X, old.prior, jnp.concatenate([old_X, X])),
         y=jnp.concatenate([cast(old.y), y]),
         noise_var=jnp.concatenate([old_noise, noise_var]),
-        factor=None,
+        inverse=None,
         weights=columns[:, 0],
         jitter_var=jitter_var,
         observed=None if seen is None else jnp.concatenate([seen, jnp.ones(q, bool)]),

@@ -1,4 +1,4 @@
-"""The one door to linear algebra: factor once, solve for all right-hand sides."""
+"""Cholesky factors: factor once, solve for all right-hand sides."""
 
 import abc
 
@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.lapack import cholesky, solve_lower, solve_upper
+from .inverse import AbstractInverse
 
 
-class AbstractFactor(eqx.Module):
-    """A = L L^T, kept for everything that is asked of A later."""
+class AbstractFactor(AbstractInverse):
+    """A = L L^T, kept for everything that is asked of A later. A failed factor holds
+    NaN."""
 
     @abc.abstractmethod
     def whiten(self, B: Float[Array, "N K"]) -> Float[Array, "N K"]:
@@ -26,17 +28,18 @@ class AbstractFactor(eqx.Module):
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
 
-    @abc.abstractmethod
-    def succeeded(self) -> Bool[Array, ""]:
-        """Whether A was positive definite; a failed factor holds NaN."""
-
-    @abc.abstractmethod
-    def variances(self) -> Float[np.ndarray, " N"]:
-        """The diagonal of A, by NumPy: of known values, and compiles nothing."""
-
     def solve(self, B: Float[Array, "N K"]) -> Float[Array, "N K"]:
-        """A^-1 B."""
         return self.unwhiten(self.whiten(B))
+
+    def solve_and_report(self, B: Float[Array, "N K"]) -> tuple[Array, None]:
+        return self.solve(B), None
+
+    def halves(self, B: Float[Array, "N K"]) -> tuple[Array, Array]:
+        whitened = self.whiten(B)
+        return whitened, whitened
+
+    def left(self, B: Float[Array, "N K"]) -> Float[Array, "N K"]:
+        return self.whiten(B)
 
     def log_density(
         self, x: Float[Array, " N"], n: int | Float[Array, ""] | None = None
