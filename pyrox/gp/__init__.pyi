@@ -21,6 +21,7 @@ from ._kernels.contract import check_kernel as check_kernel
 
 from ._solvers.solver import Cholesky as Cholesky
 from ._solvers.solver import ConjugateGradients as ConjugateGradients
+from ._solvers.solver import StochasticDualDescent as StochasticDualDescent
 from ._solvers.convergence import Convergence as Convergence
 from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean

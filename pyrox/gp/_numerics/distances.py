@@ -51,7 +51,7 @@ def quick_squared_distances(
     and an entry is off by eps times the squared distance from the mean.
     """
     origin = jax.lax.stop_gradient(jnp.mean(X2, axis=0))
-    A, B = ((X - origin) * scale[None, :] for X in (X1, X2))
+    A, B = ((X - origin[None, :]) * scale[None, :] for X in (X1, X2))
     squares = jnp.sum(A**2, axis=1)[:, None] + jnp.sum(B**2, axis=1)[None, :]
     cross = jnp.matmul(A, B.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.maximum(squares - 2 * cross, 0)

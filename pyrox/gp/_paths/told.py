@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float
 from .._hyper.checks import common_dtype
 from .._hyper.unchecked import jit, one_step
 from .._numerics.blocks import block_rows
+from .._posterior.by_solver import needs_factor
 from .._posterior.derivatives import cross_gram, gram
 from .._posterior.jitter import jitter_variance
 from .._posterior.mean import mean_at
@@ -54,6 +55,8 @@ def told(
     path: Formula, given: AnchorValues, data: NewData
 ) -> tuple[Formula, AnchorValues]:
     """The path and what it was given, with more data."""
+    if given.convergence is not None:
+        raise ValueError(needs_factor("paths.condition_on"))
     dtype = common_dtype(path.anchors, path.update_weights, data.X, data.y)
     path = _in_type(path, dtype)
     if not given.of_prior and not _has_digits(given.inverse, dtype):

@@ -14,6 +14,7 @@ from .._hyper.checks import common_dtype
 from .._solvers.cholesky import CholeskyFactor
 from .._solvers.convergence import Convergence
 from .._solvers.inverse import AbstractInverse
+from .._solvers.iterative import IterativeInverse
 from .._solvers.products import NoisyGram
 from .._solvers.solver import AbstractIterativeSolver
 from .conditional import observed
@@ -72,10 +73,34 @@ def with_matrix(
     return Assembled(root, weights, jitter_var, None), ok
 
 
+class System(NamedTuple):
+    """A X = B before it is solved: the inverse of A, the difference of the values from
+    the mean, and the variance of the jitter in A."""
+
+    inverse: IterativeInverse
+    residual: Float[Array, " N"]
+    jitter_var: Float[Array, ""]
+
+
 def without_matrix(
     data: Data, solver: AbstractIterativeSolver
 ) -> tuple[Assembled, Bool[Array, ""]]:
     """By products with the covariance of the values, and whether it has numbers."""
+    inverse, residual, jitter_var = system(data, solver)
+    weights, convergence = inverse.solve_and_report(residual[:, None])
+    parts = Assembled(inverse, weights[:, 0], jitter_var, convergence)
+    return parts, inverse.succeeded()
+
+
+def system(data: Data, solver: AbstractIterativeSolver) -> System:
+    """What is to be solved, set up."""
+    A, variances, residual, jitter_var = equations(data)
+    return System(solver.prepare(A, variances), residual, jitter_var)
+
+
+def equations(data: Data) -> tuple[NoisyGram, Array, Array, Array]:
+    """A, the diagonal of K, the difference of the values from the mean, and the
+    variance of the jitter."""
     prior, y, noise_var, _, seen = data
     X = in_use(prior.X, seen)
     variances = prior.kernel.diag(X).astype(y.dtype)
@@ -87,7 +112,4 @@ def without_matrix(
         variances = jnp.where(seen, variances, 0)
         residual = jnp.where(seen, residual, 0)
     A = NoisyGram(prior.kernel, X, noise_var, seen)
-    inverse = solver.prepare(A, variances)
-    weights, convergence = inverse.solve_and_report(residual[:, None])
-    parts = Assembled(inverse, weights[:, 0], jitter_var, convergence)
-    return parts, inverse.succeeded()
+    return A, variances, residual, jitter_var

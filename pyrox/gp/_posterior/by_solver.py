@@ -58,9 +58,13 @@ def _require_memory(call: str, n: int, itemsize: int) -> None:
 def require_factor(call: str, inverse: AbstractInverse) -> AbstractFactor:
     """The factor, if it is one."""
     if not isinstance(inverse, AbstractFactor):
-        raise ValueError(
-            f"`{call}` needs a Cholesky factor. Got a posterior of an iterative "
-            "solver, which has products alone. Condition without `solver=...` on some "
-            "of the data."
-        )
+        raise ValueError(needs_factor(call))
     return inverse
+
+
+def needs_factor(call: str) -> str:
+    return (
+        f"`{call}` needs a Cholesky factor. Got what an iterative solver made, which "
+        "has products alone. Condition on all data at once, or without `solver=...` on "
+        "some of them."
+    )

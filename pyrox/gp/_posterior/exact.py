@@ -352,7 +352,7 @@ def conditioned(
     if not isinstance(solver, AbstractIterativeSolver):
         return assemble(*given, checked_factor, observed)
     data = of_one_type(*given, observed)
-    return _posterior(data, *without_matrix(data, solver))
+    return posterior_of(data, *without_matrix(data, solver))
 
 
 def assemble(
@@ -365,10 +365,12 @@ def assemble(
 ) -> tuple[ConditionedGP, Array]:
     """The posterior by a way to factor, and what that says of its success."""
     data = of_one_type(prior, y, noise_var, derivatives, observed)
-    return _posterior(data, *with_matrix(data, factored))
+    return posterior_of(data, *with_matrix(data, factored))
 
 
-def _posterior(data: Data, parts: Assembled, ok: Array) -> tuple[ConditionedGP, Array]:
+def posterior_of(
+    data: Data, parts: Assembled, ok: Array
+) -> tuple[ConditionedGP, Array]:
     prior, y, noise_var, derivatives, seen = data
     inverse, weights, jitter_var, convergence = parts
     found = inverse, weights, jitter_var, derivatives, seen, convergence

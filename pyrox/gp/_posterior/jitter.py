@@ -56,11 +56,11 @@ def jitter_variance_of_values(
 ) -> Float[Array, ""]:
     """The same where the matrix is not held, of the variances of values alone. Nothing
     is factored then, so the least jitter will do, whatever the type."""
-    count = variances.shape[0] if observed is None else jnp.sum(observed)
-    total = jnp.sum(
-        variances if observed is None else jnp.where(observed, variances, 0)
-    )
-    return (_LEAST if jitter is None else jitter) * total / count
+    fraction = _LEAST if jitter is None else jitter
+    if observed is None:
+        return fraction * jnp.mean(variances)
+    count = jnp.sum(observed).astype(variances.dtype)
+    return fraction * jnp.sum(jnp.where(observed, variances, 0)) / count
 
 
 def _groups(n: int, sites: DerivativeSites | None) -> np.ndarray:

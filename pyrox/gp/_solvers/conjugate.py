@@ -19,19 +19,26 @@ _Apply: TypeAlias = Callable[[Array], Array]
 _Report: TypeAlias = Callable[[Array, Array], None]
 _CYCLE = 20  # products until the residual is computed anew
 _SAFE = 0.9  # of its bound, at which the residual of the recurrence is believed
-_STALLED = 0.9  # of the residual that a cycle leaves, above which no other is begun
+_BETTER = 0.9  # of the best residual so far: what a cycle is for
+_IDLE = 5  # cycles that were not better, after which no other is begun
 
 
-class _State(NamedTuple):
-    """Solution, residual, the next directions, and how many products it took; `worst`
-    is that of the last computed residual, `before` of the one before it."""
+class _Sides(NamedTuple):
+    """A solution of every right-hand side, and what it leaves of them."""
 
     X: Float[Array, "N S"]
     R: Float[Array, "N S"]
+
+
+class _State(NamedTuple):
+    """Where the iterations are, the next directions, the number of products, the best
+    computed residuals so far, and for how many cycles there were none better."""
+
+    now: _Sides
     P: Float[Array, "N S"]
     count: Int[Array, ""]
-    worst: Float[Array, ""]
-    before: Float[Array, ""]
+    best: _Sides
+    idle: Int[Array, ""]
 
 
 def block_cg(
@@ -46,47 +53,53 @@ def block_cg(
     """A^-1 B, the true residual B - A X, and the number of products with A.
 
     It begins at `start`, zero if there is none, and ends when the norm of each column's
-    residual is within its bound, after `most` products, or where a cycle of them no
-    longer helps, which is what rounding allows. After each product `report` is called
+    residual is within its bound, after `most` products, or where cycles of them no
+    longer help, which is what rounding allows. After each product `report` is called
     with their number and the worst residual over its bound.
     """
-    B = B / bounds
+    scale = bounds[None, :]
+    B = B / scale
 
     def advance(state: _State) -> _State:
-        X, R, P, count, *rest = state
+        (X, R), P = state.now, state.P
         Q = A(P)
         inverse = _pseudo_inverse(P.T @ Q)
         gain = inverse @ (P.T @ R)
         X, R = X + P @ gain, R - Q @ gain
         Z = precondition(R)
         P = _orthonormal(Z - P @ (inverse @ (Q.T @ Z)))
-        report(count + 1, _worst(R))
-        return _State(X, R, P, count + 1, *rest)
+        count = state.count + 1
+        report(count, _worst(R))
+        return state._replace(now=_Sides(X, R), P=P, count=count)
 
     def cycle(state: _State) -> _State:
         until = jnp.minimum(state.count + _CYCLE, most)
 
         def unfinished(state: _State) -> Array:
-            return (_worst(state.R) > _SAFE) & (state.count < until)
+            return (_worst(state.now.R) > _SAFE) & (state.count < until)
 
         ended = jax.lax.while_loop(unfinished, advance, state)
-        R = B - A(ended.X)
-        return _State(ended.X, R, ended.P, ended.count + 1, _worst(R), state.worst)
+        now = _Sides(ended.now.X, B - A(ended.now.X))
+        left, least = _worst(now.R), _worst(state.best.R)
+        best = jax.tree.map(
+            lambda new, old: jnp.where(left < least, new, old), now, state.best
+        )
+        idle = jnp.where(left < _BETTER * least, 0, state.idle + 1)
+        return _State(now, ended.P, ended.count + 1, best, idle)
 
     def unsolved(state: _State) -> Array:
-        helped = state.worst < _STALLED * state.before
-        return (state.worst > 1) & (state.count < most) & helped
+        far = _worst(state.best.R) > 1
+        return far & (state.count < most) & (state.idle < _IDLE)
 
-    X, count = jnp.zeros_like(B), jnp.zeros((), jnp.int32)
-    R = B
+    none = jnp.zeros((), jnp.int32)
+    begun, count = _Sides(jnp.zeros_like(B), B), none
     if start is not None:
-        X, count = start / bounds, count + 1
-        R = B - A(X)
-    infinite = jnp.full((), jnp.inf, B.dtype)
-    P = _orthonormal(precondition(R))
-    begun = _State(X, R, P, count, _worst(R), infinite)
-    found = jax.lax.while_loop(unsolved, cycle, begun)
-    return found.X * bounds, found.R * bounds, found.count
+        X, count = start / scale, none + 1
+        begun = _Sides(X, B - A(X))
+    P = _orthonormal(precondition(begun.R))
+    state = _State(begun, P, count, begun, none)
+    found = jax.lax.while_loop(unsolved, cycle, state)
+    return found.best.X * scale, found.best.R * scale, found.count
 
 
 def _worst(R: Float[Array, "N S"]) -> Float[Array, ""]:
@@ -96,7 +109,7 @@ def _worst(R: Float[Array, "N S"]) -> Float[Array, ""]:
 def _orthonormal(P: Float[Array, "N S"]) -> Float[Array, "N S"]:
     """An orthonormal basis of the columns' span, zero for what is dependent."""
     norms = jnp.linalg.norm(P, axis=0)
-    P = P / jnp.where(norms > 0, norms, 1)
+    P = P / jnp.where(norms > 0, norms, 1)[None, :]
     values, vectors = eigh(P.T @ P)
     least = 10 * P.shape[1] * jnp.finfo(P.dtype).eps
     return P @ (vectors * _inverse_where(jnp.sqrt(values), values > least)[None, :])

@@ -65,8 +65,8 @@ def warn_if_not_converged(
         warnings.warn(
             f"`{call}`: after {int(found.n_products)} products in {dtype} the solver "
             f"was left with a residual {worst:.2g} times what its tolerance allows. "
-            f"Pass {2 * worst:.2g} times the tolerance, {wider}a larger noise_var, rank "
-            "or max_products.",
+            f"Pass {2 * worst:.2g} times the tolerance, {wider}a larger noise_var, or "
+            "let it work longer, with a larger rank or max_products.",
             RuntimeWarning,
             stacklevel=stacklevel,
         )

@@ -1,7 +1,12 @@
-"""Stochastic dual descent: blocks of rows of A X = B, drawn at random."""
+"""Stochastic dual descent: blocks of rows of A X = B, drawn at random.
+
+The dual objective is X^T A X / 2 - X^T B, and its gradient in some rows needs only
+these rows of A. Steps are with Nesterov's momentum, and what counts is a geometric
+average of where they lead (Lin et al. 2024, arXiv 2310.20581, algorithm 1).
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +18,12 @@ from .products import NoisyGram
 
 _Report: TypeAlias = Callable[[Array, Array], None]
 _MOMENTUM = 0.9
-_AVERAGED = 0.25  # of a pass over the data, the memory of the average
+_PASSES = 10  # between residuals
+_AVERAGED = 0.1  # of these passes: the memory of the average
 _BLOCKS_TRIED = 4
 _STEP = 0.5  # over the largest eigenvalue of a block
 _WORSE = 2.0  # times the best residual so far: divergence
-_STALLED = 1e-6  # of the first step, below which no step helps
+_SMALLEST = 1e-6  # step over the first one, below which none helps
 
 
 class _Descent(NamedTuple):
@@ -43,52 +49,59 @@ def dual_descent(
     key: PRNGKeyArray,
     A: NoisyGram,
     B: Float[Array, "N S"],
-    tolerance: float,
+    start: Float[Array, "N S"] | None,
+    bounds: Float[Array, " S"],
     most: int,
     block_size: int,
     report: _Report,
 ) -> tuple[Float[Array, "N S"], Float[Array, "N S"], Int[Array, ""]]:
-    """A^-1 B, the residual B - A X, and the number of products, each pass one.
+    """A^-1 B, the residual B - A X, and the number of products with A, of which a pass
+    over the data is one.
 
-    Between passes the residual of the average is computed; if that has grown, the step
-    is halved and the descent goes on from the best.
+    Now and then the residual of the average is computed, which is one, too. If that has
+    grown, the step is halved and the descent goes on from the best.
     """
-    norms = jnp.linalg.norm(B, axis=0)
-    units = jnp.where(norms > 0, norms, 1)
-    B = B / units
+    scale = bounds[None, :]
+    B = B / scale
     size = min(block_size, A.size)
     key_step, key_passes = jr.split(key)
     first_step = _STEP / _largest_eigenvalue(key_step, A, size)
 
     def unsolved(state: _State) -> Array:
-        bad = _worst(state.remainder) > tolerance
-        return bad & (state.count < most) & (state.step > _STALLED * first_step)
+        far = _worst(state.remainder) > 1
+        return far & (state.count < most) & (state.step > _SMALLEST * first_step)
 
     def go_on(state: _State) -> _State:
         key, key_pass = jr.split(state.key)
-        descent = _one_pass(key_pass, A, B, state.descent, state.step, size)
-        remainder = B - A(descent.average)
+        descent = _passes(key_pass, A, B, state.descent, state.step, size)
+        count, remainder = state.count + _PASSES + 1, B - A(descent.average)
         now, before = _worst(remainder), _worst(state.remainder)
-        report(state.count + 2, jnp.minimum(now, before))
         diverged = ~(now <= _WORSE * before)
-        better = now < before
-        best = jnp.where(better, descent.average, state.best)
-        remainder = jnp.where(better, remainder, state.remainder)
-        again = _Descent(best, jnp.zeros_like(best), best)
-        descent = jax.tree.map(
-            lambda old, new: jnp.where(diverged, old, new), again, descent
+        report(count, jnp.where(now < before, now, before))
+        best, remainder = _either(
+            now < before, (descent.average, remainder), (state.best, state.remainder)
         )
+        anew = _Descent(best, jnp.zeros_like(best), best)
+        descent = _either(diverged, anew, descent)
         step = jnp.where(diverged, state.step / 2, state.step)
-        return _State(key, descent, best, remainder, step, state.count + 2)
+        return _State(key, descent, best, remainder, step, count)
 
-    nothing = jnp.zeros_like(B)
-    start = _Descent(nothing, nothing, nothing)
-    state = _State(key_passes, start, nothing, B, first_step, jnp.zeros((), jnp.int32))
+    nothing, count = jnp.zeros_like(B), jnp.zeros((), jnp.int32)
+    X, remainder = nothing, B
+    if start is not None:
+        X, count = start / scale, count + 1
+        remainder = B - A(X)
+    begun = _Descent(X, nothing, X)
+    state = _State(key_passes, begun, X, remainder, first_step, count)
     found = jax.lax.while_loop(unsolved, go_on, state)
-    return found.best * units, found.remainder * units, found.count
+    return found.best * scale, found.remainder * scale, found.count
 
 
-def _one_pass(
+def _either(first: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)
+
+
+def _passes(
     key: PRNGKeyArray,
     A: NoisyGram,
     B: Float[Array, "N S"],
@@ -96,15 +109,15 @@ def _one_pass(
     step: Float[Array, ""],
     size: int,
 ) -> _Descent:
-    """As many random blocks of rows as there are in A (Lin et al. 2024, algorithm 1)."""
-    n_steps = -(-A.size // size)
+    """As many random blocks of rows as there are in some passes over the data."""
+    n_steps = -(-_PASSES * A.size // size)
     share = min(1.0, 1 / (_AVERAGED * n_steps))
 
     def move(descent: _Descent, key: PRNGKeyArray) -> tuple[_Descent, None]:
         X, velocity, average = descent
         index = jr.choice(key, A.size, (size,), replace=False)
         ahead = X + _MOMENTUM * velocity
-        gradient = A.rows_of(index) @ ahead - B[index]
+        gradient = A.rows(index) @ ahead - B[index]
         velocity = (_MOMENTUM * velocity).at[index].add(-step * gradient)
         X = X + velocity
         return _Descent(X, velocity, average + share * (X - average)), None
@@ -117,7 +130,7 @@ def _largest_eigenvalue(key: PRNGKeyArray, A: NoisyGram, size: int) -> Float[Arr
 
     def of_block(key: PRNGKeyArray) -> Array:
         index = jr.choice(key, A.size, (size,), replace=False)
-        return eigh(A.rows_of(index)[:, index])[0][-1]
+        return eigh(A.rows(index)[:, index])[0][-1]
 
     return jnp.max(jax.lax.map(of_block, jr.split(key, _BLOCKS_TRIED)))
 

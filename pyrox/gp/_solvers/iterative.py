@@ -12,7 +12,6 @@ from .convergence import Convergence
 from .inverse import AbstractInverse
 from .products import NoisyGram
 
-
 _NOISE = 10  # deviations of the noise that count as one of the right-hand side
 
 

@@ -61,7 +61,11 @@ class NoisyGram(eqx.Module):
     def columns(self, index: Array) -> Float[Array, "N B"]:
         """Columns of K, without noise."""
         found = self._seen(self.kernel(self.X, self.X[index]))
-        return found if self.observed is None else found * self.observed[index]
+        return (
+            found
+            if self.observed is None
+            else jnp.where(self.observed[index][None, :], found, 0)
+        )
 
     def rows(self, index: Array) -> Float[Array, "B N"]:
         """Rows of A, noise included."""

@@ -1,0 +1,211 @@
+"""`python -m benchmarks.large PART [--data FOLDER] [--only NAME ...]`: large data.
+
+`product`: K V against its roofline. `paths`: 64 paths of UCI sets by each solver, their
+errors, products, seconds and memory. `cholesky`: solves against one LAPACK factor of
+the same size. `gpytorch`: the time to a residual of 1e-2 against GPyTorch's conjugate
+gradients, in turns. `fit`: hyperparameters by solves, against the exact fit.
+`certificate`: what `diagnose` says against exact paths of the same draws. Without a
+folder of data it takes the 3,000 rows that lie beside it.
+"""
+
+import argparse
+import pathlib
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import large_data
+from .large_data import Split, scores
+
+N_PATHS, N_FEATURES, TOLERANCE = 64, 2000, 1e-2
+
+
+def main() -> None:
+    options = _parse()
+    for name in options.only or ["bike3000"]:
+        PARTS[options.part](large_data.load(options.data, name), options)
+
+
+def product(split: Split, options: argparse.Namespace) -> None:
+    from pyrox.gp._solvers.products import NoisyGram
+
+    X = jnp.asarray(split.X[:13_500])
+    (n, in_size), columns = X.shape, N_PATHS + 1
+    V = jnp.asarray(np.random.default_rng(0).normal(size=(n, columns)), X.dtype)
+    A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
+    ours = jax.jit(lambda A, V: A(V))
+    compiled = ours.lower(A, V).compile()
+    memory = compiled.memory_analysis()
+    rows = max(1, 2**24 // (4 * n))
+    block = jnp.asarray(np.random.default_rng(1).random((rows, n)), X.dtype)
+
+    @jax.jit
+    def distances(X, rows):
+        return jnp.max(rows @ X.T)
+
+    @jax.jit
+    def radial(block):
+        z = jnp.sqrt(block)
+        return jnp.max((1 + z) * jnp.exp(-z))
+
+    @jax.jit
+    def times(block, V):
+        return block @ V
+
+    parts = [
+        _seconds(distances, X, X[:rows]),
+        _seconds(radial, block),
+        _seconds(times, block, V),
+    ]
+    roofline = sum(parts) * n / rows
+    taken = _seconds(lambda: compiled(A, V))
+    print(
+        f"{split.name}: K V of N={n}, D={in_size}, {columns} columns: {taken:.3f} s, "
+        f"roofline {roofline:.3f} s (distances, radial function, product "
+        f"{', '.join(f'{p * n / rows:.3f}' for p in parts)}): "
+        f"{taken / roofline:.2f} times, "
+        f"{memory.temp_size_in_bytes / 2**20:.0f} MB beside inputs and output, "
+        f"{'quick' if bool(A.quick) else 'exact'} distances"
+    )
+
+
+def paths(split: Split, options: argparse.Namespace) -> None:
+    from pyrox.gp import (
+        ConjugateGradients,
+        GPPrior,
+        PathwiseSampler,
+        StochasticDualDescent,
+    )
+
+    solver = (
+        StochasticDualDescent(options.tolerance, max_products=options.products)
+        if options.solver == "sdd"
+        else ConjugateGradients(options.tolerance, rank=options.rank)
+    )
+    start = time.perf_counter()
+    prior = GPPrior(split.kernel, split.X)
+    posterior = prior.condition(split.y, split.noise_var, solver=solver)
+    jax.block_until_ready(posterior)
+    middle = time.perf_counter()
+    sampler = PathwiseSampler(posterior, N_FEATURES)
+    drawn = sampler.sample_paths(jax.random.key(0), N_PATHS)
+    jax.block_until_ready(drawn)
+    end = time.perf_counter()
+    mean, values = posterior.predict_mean(split.X_test), drawn(split.X_test)
+    rmse, nll = scores(mean, values.var(axis=0), split)
+    print(
+        f"{split.name} N={len(split.y)} {options.solver}: RMSE {rmse:.4f} NLL "
+        f"{nll:.3f}; mean {middle - start:.0f} s, {posterior.convergence}; {N_PATHS} "
+        f"paths {end - middle:.0f} s, {drawn.convergence}; peak {_peak_mb():.0f} MB"
+    )
+
+
+def exact(split: Split, options: argparse.Namespace) -> None:
+    """RMSE and NLL by Cholesky, with exact variances and with those of paths."""
+    from pyrox.gp import GPPrior, PathwiseSampler
+
+    with jax.enable_x64(True):
+        X = split.X.astype(float)
+        posterior = GPPrior(split.kernel, X).condition(split.y, split.noise_var)
+        mean, var = posterior.predict(split.X_test.astype(float))
+        drawn = PathwiseSampler(posterior, N_FEATURES).sample_paths(
+            jax.random.key(0), N_PATHS
+        )
+        by_paths = drawn(split.X_test.astype(float)).var(axis=0)
+    for name, v in (("exact", var), (f"{N_PATHS} paths", by_paths)):
+        rmse, nll = scores(mean, v, split)
+        print(f"{split.name} Cholesky, {name}: RMSE {rmse:.4f} NLL {nll:.3f}")
+
+
+def cholesky(split: Split, options: argparse.Namespace) -> None:
+    """Solves for 65 columns, both from nothing, in turns."""
+    import scipy.linalg
+
+    from pyrox.gp import ConjugateGradients
+    from pyrox.gp._solvers.products import NoisyGram
+
+    split = split.first(13_500)
+    n = len(split.y)
+    B = _sides(split)
+    solver = ConjugateGradients(options.tolerance, rank=options.rank, progress=False)
+
+    @jax.jit
+    def iterative(X, B):
+        A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
+        inverse = solver.prepare(A, split.kernel.diag(X))
+        return inverse.solve_and_report(B)
+
+    def lapack():
+        K = np.array(split.kernel(split.X, split.X))
+        K[np.diag_indices(n)] += split.noise_var
+        # Of its transpose, which is in LAPACK's order: in place, without a copy.
+        root = scipy.linalg.cho_factor(K.T, overwrite_a=True, check_finite=False)
+        return scipy.linalg.cho_solve(root, np.array(B), check_finite=False)
+
+    X, sides = jnp.asarray(split.X), jnp.asarray(B)
+    ours, theirs = _in_turns(lambda: iterative(X, sides), lapack)
+    _, found = iterative(X, sides)
+    memory = iterative.lower(X, sides).compile().memory_analysis()
+    held = memory.temp_size_in_bytes / 2**20
+    print(
+        f"{split.name} N={n}: {ours:.2f} s by iterations, {found}, {theirs:.2f} s by "
+        f"LAPACK: {theirs / ours:.1f} times faster; {held:.0f} MB against "
+        f"{4 * n * n / 2**20:.0f}, a {4 * n * n / 2**20 / held:.0f}th"
+    )
+
+
+def _sides(split: Split) -> np.ndarray:
+    """For the mean and 64 paths: values, and values less draws of their noise."""
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(split.noise_var + split.variance)
+    noise = scale * rng.normal(size=(len(split.y), N_PATHS))
+    drawn = split.y[:, None] - noise
+    return np.concatenate([split.y[:, None], drawn], axis=1).astype(np.float32)
+
+
+def _in_turns(*calls) -> list[float]:
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(4):
+        for call, own in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:
+                own.append(time.perf_counter() - start)
+    return [float(np.median(own)) for own in times]
+
+
+def _seconds(call, *args) -> float:
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        jax.block_until_ready(call(*args))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+PARTS = {"product": product, "paths": paths, "exact": exact, "cholesky": cholesky}
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.large", description=__doc__
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--data", type=pathlib.Path, help="a folder of sets")
+    parser.add_argument("--only", nargs="*", default=[], help="names of sets")
+    parser.add_argument("--solver", default="cg", choices=("cg", "sdd"))
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE)
+    parser.add_argument("--rank", type=int)
+    parser.add_argument("--products", type=int, default=1000)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
