@@ -193,6 +193,7 @@ def test_one_value_or_equal_ones_are_enough(values):
     assert np.isfinite(scale(state)).all()
 
 
+@pytest.mark.exhaustive
 def test_on_a_plateau_it_goes_on_looking():
     # Without priors a fit to equal values made all outputs certain, and each round
     # asked for the same corner.

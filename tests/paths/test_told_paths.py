@@ -282,7 +282,8 @@ def one_shot(paths, new, noise):
     return np.linalg.solve(K + np.diag(diagonal), residual.T).T
 
 
-@pytest.mark.parametrize("with_slopes", few_of([False, True], False))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("with_slopes", [False, True])
 def test_it_is_the_rule_of_all_data_at_once(with_slopes):
     paths: Any = plain(derivatives=slopes() if with_slopes else None)
     _, noise = told.fresh_noise(paths.given, len(Y) - N, np.dtype("float64"))
