@@ -12,6 +12,8 @@ import pytest
 
 from pyrox.gp import RBF, ConstantMean, GPPrior, Matern, ThompsonSampling, fit
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 BOUNDS = np.array([[-1.0, 10.0], [1.0, 30.0]])
 NOISE = dist.LogNormal(-4.0, 1.0)
 
