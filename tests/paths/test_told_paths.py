@@ -41,6 +41,8 @@ from pyrox.gp._paths import samplers, told
 from pyrox.gp._posterior import guide as q_of_u
 from pyrox.gp._posterior.derivatives import cross_gram, gram, observe
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 N_OLD, N_NEW, N_FEATURES = 7, 3, 48
 KEY = jax.random.key(5)
 ROUNDING = 1e-9
