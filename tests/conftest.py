@@ -24,11 +24,31 @@ _FIRST = (
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in _FIRST)
+    items.sort(key=_turn)
     for item in items:
         # An example imports what it uses: who copies it has no names of the module.
         if isinstance(item, pytest.DoctestItem):
             item.dtest.globs.clear()
+
+
+def _turn(item) -> int:
+    """Examples side by side, after what takes longest and before all else."""
+    if item.path.name in _FIRST:
+        return 0
+    return 1 if isinstance(item, pytest.DoctestItem) else 2
+
+
+_OF_EXAMPLES = pytest.StashKey[bool]()
+
+
+def pytest_runtest_setup(item):
+    """Examples are about how to call, not about rounding or speed: see
+    `plainly_compiled`."""
+    is_example = isinstance(item, pytest.DoctestItem)
+    if item.config.stash.get(_OF_EXAMPLES, False) != is_example:
+        item.config.stash[_OF_EXAMPLES] = is_example
+        jax.config.update("jax_disable_most_optimizations", is_example)
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -78,6 +78,7 @@ def test_no_point_of_a_dense_grid_is_better(x64, name):
         assert np.allclose(found.values, own, atol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_slopes_vanish_inside_and_lead_out_at_a_bound(x64):
     paths = drawn(KERNELS["RBF"](), 2, n_paths=16)
     found = optimize_paths(KEY, paths, unit(2), **HARD)

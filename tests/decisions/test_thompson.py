@@ -12,6 +12,8 @@ import pytest
 
 from pyrox.gp import RBF, ConstantMean, GPPrior, Matern, ThompsonSampling, fit
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 BOUNDS = np.array([[-1.0, 10.0], [1.0, 30.0]])
 NOISE = dist.LogNormal(-4.0, 1.0)
 
@@ -193,6 +195,7 @@ def test_one_value_or_equal_ones_are_enough(values):
     assert np.isfinite(scale(state)).all()
 
 
+@pytest.mark.exhaustive
 def test_on_a_plateau_it_goes_on_looking():
     # Without priors a fit to equal values made all outputs certain, and each round
     # asked for the same corner.

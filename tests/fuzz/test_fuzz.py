@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import problems
 import pytest
 import run
-from helpers import few_of
 from tally import Tally
 
 from pyrox import gp
@@ -34,9 +33,8 @@ SINGLE = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize(
-    "about", few_of([SINGLE, SIMPLE], SINGLE), ids=lambda about: about.dtype
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("about", [SINGLE, SIMPLE], ids=lambda about: about.dtype)
 def test_one_program_of_random_numbers(about):
     tally = found(about, 8)
     tally.judge_residuals()

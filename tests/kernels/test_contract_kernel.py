@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from helpers import KERNELS, central_difference, few_of, inputs, kernels, trees_equal
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 QUICK = ["RBF", "Matern12", "Matern52-vector", "Sum", "Product-of-sums", "Scale"]
 QUICK += ["ActiveDims", "with-priors"]
 each_kernel = pytest.mark.parametrize("name", few_of(KERNELS, *QUICK))

@@ -111,6 +111,7 @@ def derivatives(paths, X, size: int):
     return jax.grad(loss, (0, 1))(paths, X), jax.jacfwd(loss, 1)(paths, X)
 
 
+@pytest.mark.exhaustive
 def test_derivatives_of_paths_are_those_of_one_block(x64):
     t = made(64)
     (of_paths, of_X), forward = derivatives(t.paths, t.query, 5)
@@ -243,6 +244,7 @@ def test_memory_grows_with_the_query_and_the_result_only(name):
     assert whole - few > bound
 
 
+@pytest.mark.exhaustive
 def test_a_draw_never_holds_the_features_of_all_data(monkeypatch):
     """The size of a block that Matheron's rule hands on, by what its program asks for:
     no number depends on it. 40,000 data are described, not made, and nothing runs."""

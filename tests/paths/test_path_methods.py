@@ -25,6 +25,8 @@ from pyrox.gp import (
     SparseGPPrior,
 )
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 N_PATHS = 3
 
 

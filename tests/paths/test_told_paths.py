@@ -41,6 +41,8 @@ from pyrox.gp._paths import samplers, told
 from pyrox.gp._posterior import guide as q_of_u
 from pyrox.gp._posterior.derivatives import cross_gram, gram, observe
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 N_OLD, N_NEW, N_FEATURES = 7, 3, 48
 KEY = jax.random.key(5)
 ROUNDING = 1e-9
@@ -282,7 +284,8 @@ def one_shot(paths, new, noise):
     return np.linalg.solve(K + np.diag(diagonal), residual.T).T
 
 
-@pytest.mark.parametrize("with_slopes", few_of([False, True], False))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("with_slopes", [False, True])
 def test_it_is_the_rule_of_all_data_at_once(with_slopes):
     paths: Any = plain(derivatives=slopes() if with_slopes else None)
     _, noise = told.fresh_noise(paths.given, len(Y) - N, np.dtype("float64"))

@@ -22,6 +22,7 @@ def posterior():
     return GPPrior(Matern(2.5, 1.3, 0.6), X).condition(Y, 0.05, slopes, observed=seen)
 
 
+@pytest.mark.exhaustive
 def test_it_is_a_block_of_the_joint_covariance(x64):
     f = posterior()
     joint = np.asarray(f.predict_cov(np.vstack([A, B])))

@@ -17,6 +17,8 @@ from helpers import KERNELS, central_difference, few_of, kernels, trees_equal
 from pyrox.gp import RBF, Derivatives, GPPrior, Linear, Matern
 from pyrox.gp._numerics.jaxprs import equations
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 _rng = np.random.default_rng(3)
 X, QUERIES = _rng.uniform(0, 2, (20, 2)), _rng.uniform(0, 2, (5, 2))
 X[15] = X[2]  # an old row once more
