@@ -38,7 +38,6 @@ def product(split: Split, options: argparse.Namespace) -> None:
     A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
     ours = jax.jit(lambda A, V: A(V))
     compiled = ours.lower(A, V).compile()
-    memory = compiled.memory_analysis()
     rows = max(1, 2**24 // (4 * n))
     block = jnp.asarray(np.random.default_rng(1).random((rows, n)), X.dtype)
 
@@ -67,7 +66,7 @@ def product(split: Split, options: argparse.Namespace) -> None:
         f"roofline {roofline:.3f} s (distances, radial function, product "
         f"{', '.join(f'{p * n / rows:.3f}' for p in parts)}): "
         f"{taken / roofline:.2f} times, "
-        f"{memory.temp_size_in_bytes / 2**20:.0f} MB beside inputs and output, "
+        f"{_held_mb(compiled):.0f} MB beside inputs and output, "
         f"{'quick' if bool(A.quick) else 'exact'} distances"
     )
 
@@ -128,8 +127,8 @@ def cholesky(split: Split, options: argparse.Namespace) -> None:
     from pyrox.gp._solvers.products import NoisyGram
 
     split = split.first(13_500)
-    n = len(split.y)
-    B = _sides(split)
+    n, B = len(split.y), _sides(split)
+    X, sides = jnp.asarray(split.X), jnp.asarray(B)
     solver = ConjugateGradients(options.tolerance, rank=options.rank, progress=False)
 
     @jax.jit
@@ -139,17 +138,15 @@ def cholesky(split: Split, options: argparse.Namespace) -> None:
         return inverse.solve_and_report(B)
 
     def lapack():
-        K = np.array(split.kernel(split.X, split.X))
+        K = np.array(split.kernel(X, X))
         K[np.diag_indices(n)] += split.noise_var
         # Of its transpose, which is in LAPACK's order: in place, without a copy.
         root = scipy.linalg.cho_factor(K.T, overwrite_a=True, check_finite=False)
         return scipy.linalg.cho_solve(root, np.array(B), check_finite=False)
 
-    X, sides = jnp.asarray(split.X), jnp.asarray(B)
     ours, theirs = _in_turns(lambda: iterative(X, sides), lapack)
     _, found = iterative(X, sides)
-    memory = iterative.lower(X, sides).compile().memory_analysis()
-    held = memory.temp_size_in_bytes / 2**20
+    held = _held_mb(iterative.lower(X, sides).compile())
     print(
         f"{split.name} N={n}: {ours:.2f} s by iterations, {found}, {theirs:.2f} s by "
         f"LAPACK: {theirs / ours:.1f} times faster; {held:.0f} MB against "
@@ -184,6 +181,13 @@ def _seconds(call, *args) -> float:
         jax.block_until_ready(call(*args))
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
+
+
+def _held_mb(program: jax.stages.Compiled) -> float:
+    """Memory of a program beside its arguments and results."""
+    memory = program.memory_analysis()
+    assert memory is not None
+    return memory.temp_size_in_bytes / 2**20
 
 
 def _peak_mb() -> float:

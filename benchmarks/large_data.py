@@ -14,6 +14,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 if TYPE_CHECKING:
     from pyrox.gp import AbstractKernel
@@ -30,8 +31,8 @@ class Split:
     y: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
-    noise_var: np.ndarray
-    variance: np.ndarray
+    noise_var: np.float32
+    variance: np.float32
     lengthscale: np.ndarray
 
     @property
@@ -59,7 +60,7 @@ def load(folder: pathlib.Path | None, name: str, split: int = 0) -> Split:
         y[test],
         np.float32(found["noise_std"] ** 2),
         np.float32(found["signal_std"] ** 2),
-        np.float32(found["lengthscale"]),
+        np.asarray(found["lengthscale"], np.float32),
     )
 
 
@@ -68,9 +69,9 @@ def _standardised(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     return ((x - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
 
 
-def scores(mean: np.ndarray, var: np.ndarray, split: Split) -> tuple[float, float]:
+def scores(mean: ArrayLike, var: ArrayLike, split: Split) -> tuple[float, float]:
     """Root mean square error, and the mean negative log density of a test value."""
-    var = np.asarray(var, float) + float(split.noise_var)
+    total = np.asarray(var, float) + float(split.noise_var)
     apart = split.y_test - np.asarray(mean, float)
-    density = np.log(2 * np.pi * var) + apart**2 / var
+    density = np.log(2 * np.pi * total) + apart**2 / total
     return float(np.sqrt(np.mean(apart**2))), float(np.mean(density) / 2)

@@ -1,6 +1,7 @@
 """Posteriors and paths by iterative solvers against those by Cholesky."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from pyrox.gp import (
     RBF,
     Cholesky,
     ConjugateGradients,
+    Convergence,
     Derivatives,
     GPPrior,
     Matern,
@@ -19,12 +21,14 @@ from pyrox.gp import (
     StochasticDualDescent,
 )
 from pyrox.gp._posterior import by_solver
+from pyrox.gp._solvers.solver import AbstractSolver
 
 N = 120
 NOISE = 0.02
 TIGHT = ConjugateGradients(1e-9, rank=40)
 SEEN = np.arange(N) % 5 != 1
 KEY = jax.random.key(3)
+ONE_POINT, ONE = np.zeros((1, 2)), np.zeros(1)
 
 
 def prior(jitter=1e-6, lengthscale=(0.5, 0.7)):
@@ -37,12 +41,21 @@ def values():
     return jnp.sin(4 * X[:, 0]) + X[:, 1]
 
 
-def posteriors(solver=TIGHT, observed=None):
+def posteriors(solver: AbstractSolver = TIGHT, observed=None):
     y = values()
     return [
         prior().condition(y, NOISE, observed=observed, solver=solver)
         for solver in (None, solver)
     ]
+
+
+def came(found) -> Convergence:
+    assert found.convergence is not None
+    return found.convergence
+
+
+def _any(x) -> Any:
+    return x
 
 
 ANSWERS = {
@@ -71,7 +84,7 @@ def test_dual_descent_comes_to_the_same(x64):
     solver = StochasticDualDescent(1e-3, block_size=40, max_products=20_000)
     exact, iterative = posteriors(solver)
     X = inputs(7, 2, seed=5)
-    assert bool(iterative.convergence.converged.all())
+    assert bool(came(iterative).converged.all())
     got, want = iterative.predict_mean(X), exact.predict_mean(X)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-2)
 
@@ -124,7 +137,7 @@ def test_it_is_compiled_mapped_and_differentiated_forward(x64):
 
 def test_paths_say_how_near_they_came_and_keep_it_when_chosen(x64):
     paths = PathwiseSampler(posteriors()[1], 64).sample_paths(KEY, 3)
-    found = paths[1:].convergence
+    found = came(paths[1:])
     assert found.residuals.shape == (2,) and bool(found.converged.all())
     assert found.remainder.shape == (N, 2)
     assert "2 of 2 right-hand sides" in str(found)
@@ -146,7 +159,10 @@ def test_what_did_not_converge_warns(x64):
 SENTENCES = {
     "tolerance": (lambda: ConjugateGradients(0.0), "tolerance=.*between 0 and 1"),
     "rank": (lambda: ConjugateGradients(rank=0), "rank=.*at least 1"),
-    "preconditioner": (lambda: ConjugateGradients(preconditioner="jacobi"), "'random'"),
+    "preconditioner": (
+        lambda: ConjugateGradients(preconditioner=_any("jacobi")),
+        "'random'",
+    ),
     "products": (lambda: ConjugateGradients(max_products=0), "max_products"),
     "block": (lambda: StochasticDualDescent(block_size=0), "block_size"),
     "a rank above N": (
@@ -154,12 +170,12 @@ SENTENCES = {
         "at most the number of data, 120",
     ),
     "no solver": (
-        lambda: prior().condition(values(), NOISE, solver="cg"),
+        lambda: prior().condition(values(), NOISE, solver=_any("cg")),
         "must be a solver. Got a str",
     ),
     "derivatives": (
         lambda: prior().condition(
-            values(), NOISE, Derivatives([[0.0, 0.0]], [0], [1.0], 0.1), solver=TIGHT
+            values(), NOISE, Derivatives(ONE_POINT, [0], ONE, 0.1), solver=TIGHT
         ),
         "know values alone",
     ),
@@ -169,14 +185,14 @@ SENTENCES = {
     ),
     "density": (lambda: posteriors()[1].log_marginal_likelihood(), "Cholesky factor"),
     "told": (
-        lambda: posteriors()[1].condition_on([[0.1, 0.1]], [0.0], 0.1),
+        lambda: posteriors()[1].condition_on(ONE_POINT, ONE, 0.1),
         "needs a Cholesky factor",
     ),
     "path told": (
         lambda: (
             PathwiseSampler(posteriors()[1], 64)
             .sample_paths(KEY)
-            .condition_on([[0.1, 0.1]], [0.0], 0.1)
+            .condition_on(ONE_POINT, ONE, 0.1)
         ),
         "needs a Cholesky factor",
     ),

@@ -29,7 +29,8 @@ def solve(A, B, tolerance, *, start=None, most=1000, inverse=None):
     start = None if start is None else jnp.asarray(start)
     found = block_cg(lambda V: A @ V, lambda R: P @ R, B, start, bounds, most, report)
     jax.effects_barrier()
-    return *map(np.asarray, found), reported
+    X, R, count = found
+    return np.asarray(X), np.asarray(R), int(count), reported
 
 
 def sides(n: int, columns: int, seed: int = 1) -> np.ndarray:

@@ -61,8 +61,7 @@ class AbstractKernel(AbstractWithPriors):
         """The variances k(x, x)."""
 
     def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
-        """The Gram matrix in less time and fewer digits, if there is such a way; who
-        asks sees first whether they will do."""
+        """The Gram matrix in less time and fewer digits, if there is such a way."""
         return self(X1, X2)
 
     @property

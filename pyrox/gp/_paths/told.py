@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 from .._hyper.checks import common_dtype
 from .._hyper.unchecked import jit, one_step
 from .._numerics.blocks import block_rows
-from .._posterior.by_solver import needs_factor
+from .._posterior.by_solver import needs_factor, require_factor
 from .._posterior.derivatives import cross_gram, gram
 from .._posterior.jitter import jitter_variance
 from .._posterior.mean import mean_at
@@ -59,14 +59,14 @@ def told(
         raise ValueError(needs_factor("paths.condition_on"))
     dtype = common_dtype(path.anchors, path.update_weights, data.X, data.y)
     path = _in_type(path, dtype)
-    if not given.of_prior and not _has_digits(given.inverse, dtype):
+    if not given.of_prior and not _has_digits(given, dtype):
         given = dataclasses.replace(given, inverse=_factor(path, given))
     anchors, weights, found, tail, ok = _told(path, given, data)
     weights = require_told("paths.condition_on", data, ok, weights)
     if given.inverse is not None and tail is not None:
         # The root stays outside of the program, which would copy it.
         before = weights.shape[1] - anchors.shape[0]
-        root = ExtendedFactor(root_of(given.inverse), *tail, before)
+        root = ExtendedFactor(root_of(_factor_of(given)), *tail, before)
         found = dataclasses.replace(found, inverse=root)
     path = dataclasses.replace(path, anchors=anchors, update_weights=weights)
     return path, found
@@ -109,10 +109,9 @@ def _more(
     """The weights, what is given and what its factor got, where something was before;
     and whether the new covariance has a factor."""
     y, block, surprise = new
-    assert given.inverse is not None
     dtype, weights = y.dtype, path.update_weights.T
     old_noise = jnp.broadcast_to(given.noise_var, given.mean.shape).astype(dtype)
-    root = given.inverse
+    root = _factor_of(given)
     cross = cross_gram(path.kernel, X, path.anchors, path.sites).astype(dtype)
     cross = only(_observed(given), cross).T
     before = weights.shape[0] - path.anchors.shape[0]
@@ -163,8 +162,15 @@ def _narrowed(
     return weights, told, whole.succeeded()
 
 
-def _has_digits(root: AbstractFactor | None, dtype: np.dtype) -> bool:
-    return root is not None and root_of(root).lower.dtype == dtype
+def _has_digits(given: AnchorValues, dtype: np.dtype) -> bool:
+    if given.inverse is None:
+        return False
+    return root_of(_factor_of(given)).lower.dtype == dtype
+
+
+def _factor_of(given: AnchorValues) -> AbstractFactor:
+    assert given.inverse is not None
+    return require_factor("paths.condition_on", given.inverse)
 
 
 @jit

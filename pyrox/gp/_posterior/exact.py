@@ -29,15 +29,7 @@ from .._solvers.convergence import Convergence, warn_if_not_converged
 from .._solvers.inverse import AbstractInverse
 from .._solvers.joint_draw import draw
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
-from . import moments
-from .assembly import (
-    Assembled,
-    Data,
-    observations,
-    of_one_type,
-    with_matrix,
-    without_matrix,
-)
+from . import assembly, moments
 from .by_solver import as_solver, require_factor
 from .conditional import Conditional
 from .derivatives import (
@@ -351,8 +343,8 @@ def conditioned(
     given = prior, y, noise_var, derivatives
     if not isinstance(solver, AbstractIterativeSolver):
         return assemble(*given, checked_factor, observed)
-    data = of_one_type(*given, observed)
-    return posterior_of(data, *without_matrix(data, solver))
+    data = assembly.of_one_type(*given, observed)
+    return posterior_of(data, *assembly.without_matrix(data, solver))
 
 
 def assemble(
@@ -364,12 +356,12 @@ def assemble(
     observed: Array | None = None,
 ) -> tuple[ConditionedGP, Array]:
     """The posterior by a way to factor, and what that says of its success."""
-    data = of_one_type(prior, y, noise_var, derivatives, observed)
-    return posterior_of(data, *with_matrix(data, factored))
+    data = assembly.of_one_type(prior, y, noise_var, derivatives, observed)
+    return posterior_of(data, *assembly.with_matrix(data, factored))
 
 
 def posterior_of(
-    data: Data, parts: Assembled, ok: Array
+    data: assembly.Data, parts: assembly.Assembled, ok: Array
 ) -> tuple[ConditionedGP, Array]:
     prior, y, noise_var, derivatives, seen = data
     inverse, weights, jitter_var, convergence = parts
@@ -385,8 +377,8 @@ def _log_density(
     derivatives: Derivatives | None,
     observed: Array | None = None,
 ) -> Array:
-    data = of_one_type(prior, y, noise_var, derivatives, observed)
-    K, variances, jitter_var, residual = observations(data)
+    data = assembly.of_one_type(prior, y, noise_var, derivatives, observed)
+    K, variances, jitter_var, residual = assembly.observations(data)
     root, ok = guarded_factor(K, jitter_var + variances)
     ok = ok & valid(prior.kernel) & jnp.all(variances > 0)
     seen = with_sites(observed, sites_of(derivatives))
@@ -397,7 +389,7 @@ def _log_density(
 @jit
 def _log_marginal(posterior: ConditionedGP, root: AbstractFactor) -> Array:
     given = posterior.y, posterior.noise_var, posterior.derivatives
-    data = of_one_type(posterior.prior, *given, posterior.observed)
-    residual = observations(data)[-1]
+    data = assembly.of_one_type(posterior.prior, *given, posterior.observed)
+    residual = assembly.observations(data)[-1]
     seen = with_sites(posterior.observed, sites_of(posterior.derivatives))
     return root.log_density(residual, how_many(seen, residual))

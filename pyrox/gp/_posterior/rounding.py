@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._hyper.checks import is_traced
-from .._solvers.cholesky import AbstractFactor
+from .._solvers.inverse import AbstractInverse
 
 _Numbers: TypeAlias = Float[Array, "..."] | Float[np.ndarray, "..."]
 
@@ -66,7 +66,7 @@ def shift_by_jitter(
 def warn_of_rounding(
     call: str,
     jitter: float | None,
-    factor: AbstractFactor,
+    inverse: AbstractInverse,
     weights: Float[Array, " U"],
     noise_var: tuple[Array, Array],
     observed: Bool[Array, " U"] | None = None,
@@ -75,9 +75,9 @@ def warn_of_rounding(
     `jitter` was left to us, the noise that was asked for. `noise_var` is that and the
     jitter's. What is traced cannot be looked at, and what was not observed does not
     count."""
-    if any(map(is_traced, jax.tree.leaves((factor, weights, noise_var, observed)))):
+    if any(map(is_traced, jax.tree.leaves((inverse, weights, noise_var, observed)))):
         return
-    variances, w = factor.variances(), np.asarray(weights)  # compiles nothing
+    variances, w = inverse.variances(), np.asarray(weights)  # compiles nothing
     noise, jitter_var = (np.broadcast_to(v, w.shape) for v in noise_var)
     keep = np.ones(w.shape, bool) if observed is None else np.asarray(observed)
     if not keep.any():

@@ -36,7 +36,7 @@ class _State(NamedTuple):
 
     now: _Sides
     P: Float[Array, "N S"]
-    count: Int[Array, ""]
+    n_products: Int[Array, ""]
     best: _Sides
     idle: Int[Array, ""]
 
@@ -68,15 +68,15 @@ def block_cg(
         X, R = X + P @ gain, R - Q @ gain
         Z = precondition(R)
         P = _orthonormal(Z - P @ (inverse @ (Q.T @ Z)))
-        count = state.count + 1
+        count = state.n_products + 1
         report(count, _worst(R))
-        return state._replace(now=_Sides(X, R), P=P, count=count)
+        return state._replace(now=_Sides(X, R), P=P, n_products=count)
 
     def cycle(state: _State) -> _State:
-        until = jnp.minimum(state.count + _CYCLE, most)
+        until = jnp.minimum(state.n_products + _CYCLE, most)
 
         def unfinished(state: _State) -> Array:
-            return (_worst(state.now.R) > _SAFE) & (state.count < until)
+            return (_worst(state.now.R) > _SAFE) & (state.n_products < until)
 
         ended = jax.lax.while_loop(unfinished, advance, state)
         now = _Sides(ended.now.X, B - A(ended.now.X))
@@ -85,11 +85,11 @@ def block_cg(
             lambda new, old: jnp.where(left < least, new, old), now, state.best
         )
         idle = jnp.where(left < _BETTER * least, 0, state.idle + 1)
-        return _State(now, ended.P, ended.count + 1, best, idle)
+        return _State(now, ended.P, ended.n_products + 1, best, idle)
 
     def unsolved(state: _State) -> Array:
         far = _worst(state.best.R) > 1
-        return far & (state.count < most) & (state.idle < _IDLE)
+        return far & (state.n_products < most) & (state.idle < _IDLE)
 
     none = jnp.zeros((), jnp.int32)
     begun, count = _Sides(jnp.zeros_like(B), B), none
@@ -99,7 +99,7 @@ def block_cg(
     P = _orthonormal(precondition(begun.R))
     state = _State(begun, P, count, begun, none)
     found = jax.lax.while_loop(unsolved, cycle, state)
-    return found.best.X * scale, found.best.R * scale, found.count
+    return found.best.X * scale, found.best.R * scale, found.n_products
 
 
 def _worst(R: Float[Array, "N S"]) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ _MOMENTUM = 0.9
 _PASSES = 10  # between residuals
 _AVERAGED = 0.1  # of these passes: the memory of the average
 _BLOCKS_TRIED = 4
-_STEP = 0.5  # over the largest eigenvalue of a block
+_STEP = 1.0  # over the largest eigenvalue of a block
 _WORSE = 2.0  # times the best residual so far: divergence
 _SMALLEST = 1e-6  # step over the first one, below which none helps
 
@@ -42,7 +42,7 @@ class _State(NamedTuple):
     best: Float[Array, "N S"]
     remainder: Float[Array, "N S"]
     step: Float[Array, ""]
-    count: Int[Array, ""]
+    n_products: Int[Array, ""]
 
 
 def dual_descent(
@@ -69,12 +69,12 @@ def dual_descent(
 
     def unsolved(state: _State) -> Array:
         far = _worst(state.remainder) > 1
-        return far & (state.count < most) & (state.step > _SMALLEST * first_step)
+        return far & (state.n_products < most) & (state.step > _SMALLEST * first_step)
 
     def go_on(state: _State) -> _State:
         key, key_pass = jr.split(state.key)
         descent = _passes(key_pass, A, B, state.descent, state.step, size)
-        count, remainder = state.count + _PASSES + 1, B - A(descent.average)
+        count, remainder = state.n_products + _PASSES + 1, B - A(descent.average)
         now, before = _worst(remainder), _worst(state.remainder)
         diverged = ~(now <= _WORSE * before)
         report(count, jnp.where(now < before, now, before))
@@ -94,7 +94,7 @@ def dual_descent(
     begun = _Descent(X, nothing, X)
     state = _State(key_passes, begun, X, remainder, first_step, count)
     found = jax.lax.while_loop(unsolved, go_on, state)
-    return found.best * scale, found.remainder * scale, found.count
+    return found.best * scale, found.remainder * scale, found.n_products
 
 
 def _either(first: Array, one: Any, other: Any) -> Any:

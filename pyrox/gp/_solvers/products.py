@@ -69,7 +69,15 @@ class NoisyGram(eqx.Module):
 
     def rows(self, index: Array) -> Float[Array, "B N"]:
         """Rows of A, noise included."""
-        found = self.columns(index).T
+        found = jax.lax.cond(
+            self.quick,
+            lambda some: self.kernel.quick_gram(self.X, some),
+            lambda some: self.kernel(self.X, some),
+            self.X[index],
+        )
+        found = self._seen(found).T
+        if self.observed is not None:
+            found = jnp.where(self.observed[index][:, None], found, 0)
         at = jnp.arange(index.shape[0]), index
         return found.at[at].add(self.noise_var[index])
 

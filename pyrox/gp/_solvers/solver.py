@@ -126,8 +126,8 @@ class ConjugateGradients(AbstractIterativeSolver):
 
     def prepare(self, A: NoisyGram, variances: Float[Array, " N"]) -> IterativeInverse:
         steps = _Conjugate(
-            self._low_rank(*jax.lax.stop_gradient((A, variances))),
             self.tolerance,
+            self._low_rank(*jax.lax.stop_gradient((A, variances))),
             self.max_products,
             self.progress,
         )
@@ -154,8 +154,8 @@ class ConjugateGradients(AbstractIterativeSolver):
 class _Conjugate(AbstractIterations):
     """Conjugate gradients for one matrix."""
 
-    preconditioner: LowRank
     tolerance: float = eqx.field(static=True)
+    preconditioner: LowRank
     most: int = eqx.field(static=True)
     progress: bool = eqx.field(static=True)
 
