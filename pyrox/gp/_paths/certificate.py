@@ -35,11 +35,11 @@ class Diagnosis:
         cov_error: the largest difference of a covariance, variances included.
         basis: how the features were chosen: the name of the basis.
         n_features: how many they are.
+        exact_sd: (N,), the posterior's standard deviations.
+        implied_sd: (N,), those of the paths.
         solve_error: (S,), of paths by an iterative solver: how far each is from that of
             an exact solve, the root mean square over the points, in standard deviations
             of the posterior. None by Cholesky.
-        exact_sd: (N,), the posterior's standard deviations.
-        implied_sd: (N,), those of the paths.
     """
 
     wasserstein: float
@@ -48,9 +48,11 @@ class Diagnosis:
     cov_error: float
     basis: str
     n_features: int
-    solve_error: Float[np.ndarray, " S"] | None
     exact_sd: Float[np.ndarray, " N"] = dataclasses.field(repr=False)
     implied_sd: Float[np.ndarray, " N"] = dataclasses.field(repr=False)
+    solve_error: Float[np.ndarray, " S"] | None = dataclasses.field(
+        default=None, repr=False
+    )
 
 
 def diagnose(
