@@ -47,7 +47,10 @@ def test_a_product_in_blocks_is_the_dense_one(x64, small_blocks, observed):
 def test_rows_and_columns_are_those_of_the_matrix(x64):
     kernel, index = RBF(1.3, 0.6), jnp.array([3, 2, 77])
     A, want = made(kernel, SEEN), dense(kernel, SEEN)
-    np.testing.assert_allclose(A.rows(index), want[index], atol=1e-12)
+    got, V = A.block(index), np.random.default_rng(0).normal(size=(N, 4))
+    np.testing.assert_allclose(got, want[index][:, index], atol=1e-12)
+    got = A.rows_times(index, jnp.asarray(V))
+    np.testing.assert_allclose(got, want[index] @ V, atol=1e-10)
     without = want - np.diag(NOISE)
     np.testing.assert_allclose(A.columns(index), without[:, index], atol=1e-12)
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
@@ -121,17 +122,21 @@ def _step(
     ((columns, convergence),) = solved
     parts = Assembled(inverse, columns[:, 0], jitter_var, convergence.chosen(slice(1)))
     posterior, _ = posterior_of(data, parts, inverse.succeeded())
-    slope = jax.grad(functools.partial(_surrogate, problem, columns))(vector)
+    surrogate = functools.partial(_surrogate, problem, columns, solver.mesh)
+    slope = jax.grad(surrogate)(vector)
     return Step(slope, columns, posterior, paths)
 
 
 def _surrogate(
-    problem: Problem, columns: Float[Array, "N 1+S"], vector: Float[Array, " P"]
+    problem: Problem,
+    columns: Float[Array, "N 1+S"],
+    mesh: Mesh | None,
+    vector: Float[Array, " P"],
 ) -> Float[Array, ""]:
     """What has the slope of the negative log density a datum, at one point."""
     prior, noise_var = from_vector(problem, vector)
     data = of_one_type(prior, problem.y, noise_var, None, problem.observed)
-    A, _, residual, _ = equations(data)
+    A, _, residual, _ = equations(data, mesh)
     v, z = columns[:, :1], columns[:, :1] - columns[:, 1:]
     both = jnp.concatenate([v, z], axis=1)
     squares = jnp.sum(both * A(both), axis=0)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from .._hyper.checks import common_dtype
@@ -94,13 +95,13 @@ def without_matrix(
 
 def system(data: Data, solver: AbstractIterativeSolver) -> System:
     """What is to be solved, set up."""
-    A, variances, residual, jitter_var = equations(data)
+    A, variances, residual, jitter_var = equations(data, solver.mesh)
     return System(solver.prepare(A, variances), residual, jitter_var)
 
 
-def equations(data: Data) -> tuple[NoisyGram, Array, Array, Array]:
-    """A, the diagonal of K, the difference of the values from the mean, and the
-    variance of the jitter."""
+def equations(data: Data, mesh: Mesh | None) -> tuple[NoisyGram, Array, Array, Array]:
+    """A, its rows shared out over a mesh, the diagonal of K, the difference of the
+    values from the mean, and the variance of the jitter."""
     prior, y, noise_var, _, seen = data
     X = in_use(prior.X, seen)
     variances = prior.kernel.diag(X).astype(y.dtype)
@@ -111,5 +112,5 @@ def equations(data: Data) -> tuple[NoisyGram, Array, Array, Array]:
         noise_var = jnp.where(seen, noise_var, 1)
         variances = jnp.where(seen, variances, 0)
         residual = jnp.where(seen, residual, 0)
-    A = NoisyGram(prior.kernel, X, noise_var, seen)
+    A = NoisyGram(prior.kernel, X, noise_var, seen, mesh)
     return A, variances, residual, jitter_var

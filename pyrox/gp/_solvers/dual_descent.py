@@ -117,7 +117,7 @@ def _passes(
         X, velocity, average = descent
         index = jr.choice(key, A.size, (size,), replace=False)
         ahead = X + _MOMENTUM * velocity
-        gradient = A.rows(index) @ ahead - B[index]
+        gradient = A.rows_times(index, ahead) - B[index]
         velocity = (_MOMENTUM * velocity).at[index].add(-step * gradient)
         X = X + velocity
         return _Descent(X, velocity, average + share * (X - average)), None
@@ -130,7 +130,7 @@ def _largest_eigenvalue(key: PRNGKeyArray, A: NoisyGram, size: int) -> Float[Arr
 
     def of_block(key: PRNGKeyArray) -> Array:
         index = jr.choice(key, A.size, (size,), replace=False)
-        return eigh(A.rows(index)[:, index])[0][-1]
+        return eigh(A.block(index))[0][-1]
 
     return jnp.max(jax.lax.map(of_block, jr.split(key, _BLOCKS_TRIED)))
 

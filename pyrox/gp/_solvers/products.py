@@ -6,9 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.blocks import map_rows
+from .._numerics.devices import share_rows, without_mesh
 from .._numerics.lapack import eigh
 
 # Bytes of kernel rows in one block: what stays in cache from the pass that writes them
@@ -23,10 +25,12 @@ class NoisyGram(eqx.Module):
     """A = K + diag(noise_var) of the inputs X, by products alone.
 
     What was not observed is alone in A, with its noise on the diagonal. Where `quick`,
-    products are with `kernel.quick_gram`.
+    products are with `kernel.quick_gram`. The rows of a product are shared out over the
+    devices of a `mesh`.
 
     Cost: of a product with S columns N^2 kernel values and 2 N^2 S operations, and the
-        memory of one block of rows; so of its derivatives.
+        memory of one block of rows; so of its derivatives. Of several devices each does
+        its part of the operations, in blocks of its own.
     """
 
     kernel: Any
@@ -34,6 +38,7 @@ class NoisyGram(eqx.Module):
     noise_var: Float[Array, " N"]
     observed: Bool[Array, " N"] | None
     quick: Bool[Array, ""]
+    mesh: Mesh | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -41,10 +46,14 @@ class NoisyGram(eqx.Module):
         X: Float[Array, "N D"],
         noise_var: Float[Array, " N"],
         observed: Bool[Array, " N"] | None = None,
+        mesh: Mesh | None = None,
     ):
         self.kernel, self.X, self.noise_var = kernel, X, noise_var
-        self.observed = observed
+        self.observed, self.mesh = observed, mesh
         self.quick = _is_near(*jax.lax.stop_gradient((kernel, X, noise_var)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_mesh(self)
 
     @property
     def size(self) -> int:
@@ -53,10 +62,15 @@ class NoisyGram(eqx.Module):
 
     def __call__(self, V: Float[Array, "N S"]) -> Float[Array, "N S"]:
         """A V."""
-        seen = self._seen(V)
-        ways = self._times(self.kernel.quick_gram), self._times(self.kernel)
-        K_V = self._seen(jax.lax.cond(self.quick, *ways, seen))
+        K_V = self._seen(self._times(self.X, self._seen(V)))
         return K_V + self.noise_var[:, None] * V
+
+    def rows_times(self, index: Array, V: Float[Array, "N S"]) -> Float[Array, "B S"]:
+        """Rows of A V."""
+        K_V = self._times(self.X[index], self._seen(V))
+        if self.observed is not None:
+            K_V = jnp.where(self.observed[index][:, None], K_V, 0)
+        return K_V + self.noise_var[index][:, None] * V[index]
 
     def columns(self, index: Array) -> Float[Array, "N B"]:
         """Columns of K, without noise."""
@@ -67,33 +81,40 @@ class NoisyGram(eqx.Module):
             else jnp.where(self.observed[index][None, :], found, 0)
         )
 
-    def rows(self, index: Array) -> Float[Array, "B N"]:
-        """Rows of A, noise included."""
-        found = jax.lax.cond(
-            self.quick,
-            lambda some: self.kernel.quick_gram(self.X, some),
-            lambda some: self.kernel(self.X, some),
-            self.X[index],
-        )
-        found = self._seen(found).T
+    def block(self, index: Array) -> Float[Array, "B B"]:
+        """Rows and columns of A, noise included."""
+        found = self.kernel(self.X[index], self.X[index])
         if self.observed is not None:
-            found = jnp.where(self.observed[index][:, None], found, 0)
-        at = jnp.arange(index.shape[0]), index
-        return found.at[at].add(self.noise_var[index])
+            seen = self.observed[index]
+            found = jnp.where(seen[:, None] & seen[None, :], found, 0)
+        return found + jnp.diag(self.noise_var[index])
 
-    def _times(self, gram: Callable[..., Array]) -> Callable[[Array], Array]:
-        size = max(1, _BLOCK_BYTES // (self.size * self.X.dtype.itemsize))
-
-        def product(V: Float[Array, "N S"]) -> Float[Array, "N S"]:
-            def of_rows(rows):
-                return gram(rows, self.X) @ V
-
-            return map_rows(of_rows, self.X, size, axis=0)
-
-        return product
+    def _times(
+        self, rows: Float[Array, "B D"], V: Float[Array, "N S"]
+    ) -> Float[Array, "B S"]:
+        """k(rows, X) V."""
+        given = self.quick, self.kernel, self.X, V
+        if self.mesh is None:
+            return _in_blocks(rows, *given)
+        return share_rows(_in_blocks, self.mesh, rows, *given)
 
     def _seen(self, V: Float[Array, "N S"]) -> Float[Array, "N S"]:
         return V if self.observed is None else jnp.where(self.observed[:, None], V, 0)
+
+
+def _in_blocks(
+    rows: Float[Array, "B D"],
+    quick: Bool[Array, ""],
+    kernel: Any,
+    X: Float[Array, "N D"],
+    V: Float[Array, "N S"],
+) -> Float[Array, "B S"]:
+    size = max(1, _BLOCK_BYTES // (X.shape[0] * X.dtype.itemsize))
+
+    def by(gram: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+        return lambda V: map_rows(lambda some: gram(some, X) @ V, rows, size, axis=0)
+
+    return jax.lax.cond(quick, by(kernel.quick_gram), by(kernel), V)
 
 
 def _is_near(

@@ -1,15 +1,17 @@
 """Solvers: how a posterior inverts the covariance of its data."""
 
 import abc
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from .._hyper.checks import as_count
+from .._numerics.devices import as_mesh, without_mesh
 from .conjugate import block_cg
 from .dual_descent import dual_descent
 from .iterative import AbstractIterations, IterativeInverse
@@ -44,12 +46,18 @@ class Cholesky(AbstractSolver):
 
 
 class AbstractIterativeSolver(AbstractSolver):
-    """A way to invert K + noise by products, in memory of order N."""
+    """A way to invert K + noise by products, in memory of order N, on the devices of a
+    mesh if there is one."""
+
+    mesh: eqx.AbstractVar[Mesh | None]
 
     @abc.abstractmethod
     def prepare(self, A: NoisyGram, variances: Float[Array, " N"]) -> IterativeInverse:
         """What can be set up before there is a right-hand side; `variances` are the
         diagonal of K."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_mesh(self)
 
 
 class ConjugateGradients(AbstractIterativeSolver):
@@ -73,13 +81,19 @@ class ConjugateGradients(AbstractIterativeSolver):
         max_products: after which it ends.
         seed: of the random pivots.
         progress: whether to show a bar, which appears after two seconds.
+        mesh: devices that share the rows of each product: a `jax.sharding.Mesh`, of one
+            process or many, of any axes, none of which need divide N. A product is the
+            one of a single device to rounding, an answer to what the tolerance allows.
+            Each device holds all that is N long: data, solutions, the preconditioner.
+            What is pickled leaves its mesh behind.
 
     Raises:
         ValueError: a tolerance that is not positive, or not below one; a rank or number
-            of products below one; another preconditioner.
+            of products below one; another preconditioner; a mesh that is none.
 
     Cost: N rank kernel values and 4 N rank^2 operations to set up, N^2 kernel values
-        and 2 N^2 S operations a product of S columns; memory of N (rank + 8 S) numbers.
+        and 2 N^2 S operations a product of S columns, shared out over the devices;
+        memory of N (rank + 8 S) numbers, on each device.
 
     Source: Gardner et al. 2018 (arXiv 1809.11165) for the use, O'Leary 1980 for blocks,
         Chen, Epperly, Tropp & Webber 2022 (arXiv 2207.06503) for the pivots.
@@ -101,6 +115,7 @@ class ConjugateGradients(AbstractIterativeSolver):
     max_products: int = eqx.field(static=True)
     seed: int = eqx.field(static=True)
     progress: bool = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -110,6 +125,7 @@ class ConjugateGradients(AbstractIterativeSolver):
         max_products: int = 1000,
         seed: int = 0,
         progress: bool = True,
+        mesh: Mesh | None = None,
     ):
         call = "ConjugateGradients"
         if preconditioner not in _PRECONDITIONERS:
@@ -123,6 +139,7 @@ class ConjugateGradients(AbstractIterativeSolver):
         self.max_products = as_count(f"{call}(max_products=...)", max_products)
         self.seed = int(seed)
         self.progress = progress
+        self.mesh = as_mesh(call, mesh)
 
     def prepare(self, A: NoisyGram, variances: Float[Array, " N"]) -> IterativeInverse:
         steps = _Conjugate(
@@ -186,13 +203,15 @@ class StochasticDualDescent(AbstractIterativeSolver):
         max_products: passes over the data after which it ends.
         seed: of the blocks.
         progress: whether to show a bar, which appears after two seconds.
+        mesh: as in `ConjugateGradients`: its devices share the rows of a step.
 
     Raises:
         ValueError: a tolerance that is not positive, or not below one; a block or
-            number of products below one.
+            number of products below one; a mesh that is none.
 
     Cost: N block_size kernel values and 2 N block_size S operations a step of S
-        columns; memory of N (block_size + 6 S) numbers.
+        columns, shared out over the devices; memory of 6 N S numbers and one block of
+        these rows, on each device.
 
     Source: Lin et al. 2024 (arXiv 2310.20581).
 
@@ -212,6 +231,7 @@ class StochasticDualDescent(AbstractIterativeSolver):
     max_products: int = eqx.field(static=True)
     seed: int = eqx.field(static=True)
     progress: bool = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -220,6 +240,7 @@ class StochasticDualDescent(AbstractIterativeSolver):
         max_products: int = 1000,
         seed: int = 0,
         progress: bool = True,
+        mesh: Mesh | None = None,
     ):
         call = "StochasticDualDescent"
         self.tolerance = as_tolerance(call, tolerance)
@@ -227,6 +248,7 @@ class StochasticDualDescent(AbstractIterativeSolver):
         self.max_products = as_count(f"{call}(max_products=...)", max_products)
         self.seed = int(seed)
         self.progress = progress
+        self.mesh = as_mesh(call, mesh)
 
     def prepare(self, A: NoisyGram, variances: Float[Array, " N"]) -> IterativeInverse:
         sizes = self.max_products, self.block_size
