@@ -7,6 +7,8 @@ import pytest
 
 from pyrox.gp._solvers.conjugate import block_cg
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 
 def matrix(n: int, condition: float, seed: int = 0) -> np.ndarray:
     """Symmetric, its eigenvalues evenly spaced in the logarithm."""

@@ -137,12 +137,14 @@ def measured() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NEAR)
 def test_eight_devices_say_what_one_does(name):
     assert measured()["devices"] == DEVICES
     assert measured()[name] <= 1e-4
 
 
+@pytest.mark.exhaustive
 def test_a_device_holds_its_rows_alone():
     """Of K in a product, by what the compiler says of its memory: an eighth, and what
     is as long as the data and as wide as the product. Of the gradient of a posterior
@@ -154,6 +156,7 @@ def test_a_device_holds_its_rows_alone():
     assert one >= N * N and many <= N * rows
 
 
+@pytest.mark.exhaustive
 def test_one_device_is_a_mesh_too_and_no_mesh_is_pickled(x64):
     X = jnp.linspace(0, 1, 30)[:, None]
     shared = ConjugateGradients(1e-8, mesh=jax.make_mesh((1, 1), ("a", "b")))

@@ -12,6 +12,8 @@ from pyrox.gp._solvers import products
 from pyrox.gp._solvers.preconditioner import low_rank, pivoted_cholesky
 from pyrox.gp._solvers.products import NoisyGram
 
+pytestmark = pytest.mark.usefixtures("plainly_compiled")
+
 N = 150
 NOISE = np.linspace(0.1, 0.3, N)
 SEEN = np.arange(N) % 7 != 2
