@@ -215,6 +215,8 @@ def test_a_matrix_beyond_this_machine_is_not_begun(monkeypatch):
         GPPrior(RBF(), X).condition(y, 0.1)
     with pytest.raises(ValueError, match="takes 480 GB"):
         GPPrior(RBF(), X).condition(y, 0.1, solver=Cholesky())
+    with pytest.raises(ValueError, match="log_marginal_likelihood`: a Cholesky"):
+        GPPrior(RBF(), X).log_marginal_likelihood(y, 0.1)
     monkeypatch.setattr(by_solver, "_PART", 1e-12)
     with pytest.raises(ValueError, match="this machine has"):
         prior().condition(values(), NOISE)

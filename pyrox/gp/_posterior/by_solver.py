@@ -35,16 +35,19 @@ def as_solver(
                 "the solver out, or the derivatives."
             )
         return solver
-    n = y.shape[0] + (0 if derivatives is None else derivatives.values.shape[0])
-    _require_memory(call, n, y.dtype.itemsize)
+    require_memory(call, y, derivatives)
     return solver
 
 
-def _require_memory(call: str, n: int, itemsize: int) -> None:
-    """Of a CPU; elsewhere JAX says so by itself, and no process is killed."""
+def require_memory(
+    call: str, y: Float[Array, " N"], derivatives: Derivatives | None
+) -> None:
+    """Raise if a factor has no room, on a CPU; elsewhere JAX says so by itself, and no
+    process is killed."""
     if jax.default_backend() != "cpu":
         return
-    needed = _COPIES * n**2 * itemsize
+    n = y.shape[0] + (0 if derivatives is None else derivatives.values.shape[0])
+    needed = _COPIES * n**2 * y.dtype.itemsize
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > _PART * there:
         raise ValueError(

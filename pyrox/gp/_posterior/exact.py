@@ -30,7 +30,7 @@ from .._solvers.inverse import AbstractInverse
 from .._solvers.joint_draw import draw
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from . import assembly, moments
-from .by_solver import as_solver, require_factor
+from .by_solver import as_solver, require_factor, require_memory
 from .conditional import Conditional
 from .derivatives import (
     Derivatives,
@@ -177,6 +177,7 @@ class GPPrior(eqx.Module):
         y, noise_var, seen = _as_data(call, y, noise_var, observed, n)
         prior = resolved(self, self.X)
         derivatives = checked(call, derivatives, prior.kernel, prior.X)
+        require_memory(call, y, derivatives)
         return _log_density(prior, y, noise_var, derivatives, seen)
 
     def sample(self, key: PRNGKeyArray, n_samples: int = 1) -> Float[Array, "S N"]:

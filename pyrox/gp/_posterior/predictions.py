@@ -49,6 +49,9 @@ class AbstractConditioned(eqx.Module):
     ) -> Float[Array, " M"]:
         """Var[f(x) | y] at each row; rounding below zero is cut off.
 
+        By an iterative solver it takes a solve for each row, a block of rows together:
+        for many rows the variance over paths, `paths(X).var(0)`, is cheaper.
+
         Cost: O(M N^2) time; memory of one block of rows, which `block_size` overrides.
         """
         X = self._query("predict_var", X)
