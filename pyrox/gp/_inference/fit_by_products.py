@@ -10,24 +10,24 @@ for its own prior draw g. So one solve gives the slope and the paths, its right-
 sides move little from step to step, and each begins where the last one ended.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
-from .._features.basis import AbstractBasis
 from .._features.grid import FourierGrid
 from .._hyper.unchecked import jit
-from .._paths.given import AnchorValues
 from .._paths.path import PathwiseFunction
-from .._paths.samplers import matheron
+from .._paths.samplers import draw_exact
 from .._posterior.assembly import Assembled, equations, of_one_type, system
 from .._posterior.exact import ConditionedGP, posterior_of
+from .._posterior.missing import in_use
 from .._solvers.convergence import Convergence
 from .._solvers.solver import AbstractIterativeSolver
 from .trained import Problem, from_vector, log_prior, to_vector
@@ -36,11 +36,20 @@ _LEARNING_RATE = 0.1
 _HALVED_EVERY = 50  # steps, the learning rate, once there were as many
 
 
+class Sizes(NamedTuple):
+    """How a step is made: by which solver, with how many paths of how many features."""
+
+    solver: AbstractIterativeSolver
+    n_paths: int
+    n_features: int
+
+
 class Step(NamedTuple):
-    """At one point: the slope a datum of what is minimised, the solutions for the mean
-    and the paths, and what they make."""
+    """At one point: the slope a datum of what is minimised, its largest entry, the
+    solutions for the mean and the paths, and what they make."""
 
     slope: Float[Array, " P"]
+    largest: Float[Array, ""]
     columns: Float[Array, "N 1+S"]
     posterior: ConditionedGP
     paths: PathwiseFunction
@@ -50,8 +59,7 @@ class Descent(NamedTuple):
     """Where a fit ended, and how it went there: of each step the largest slope and the
     number of products."""
 
-    posterior: ConditionedGP
-    paths: PathwiseFunction
+    last: Step
     slopes: Float[np.ndarray, " T"]
     n_products: Int[np.ndarray, " T"]
 
@@ -59,41 +67,53 @@ class Descent(NamedTuple):
 def descend(
     problem: Problem,
     key: PRNGKeyArray,
-    solver: AbstractIterativeSolver,
-    n_paths: int,
-    n_features: int,
+    sizes: Sizes,
     tolerance: float,
     most_steps: int,
-    warm: bool,
     progress: bool,
+    *,
+    warm: bool = True,
 ) -> Descent:
-    """Adam, until the largest slope a datum is within the tolerance."""
-    schedule = optax.exponential_decay(
-        _LEARNING_RATE, _HALVED_EVERY, 0.5, transition_begin=_HALVED_EVERY
-    )
-    adam = optax.adam(schedule)
-    vector = to_vector(problem)
-    state = adam.init(vector)
-    start, slopes, counts = None, [], []
+    """Adam, until the largest slope a datum is within the tolerance, or is no number.
+
+    All steps draw by the same key, so that only hyperparameters move the slope, and
+    there is a point where it vanishes. Unless `warm` solves begin at zero.
+    """
+    vector, state, start = to_vector(problem), None, None
+    slopes, counts = [], []
     with tqdm(total=most_steps, desc="fit", disable=not progress) as bar:
         while True:
-            step = _step(problem, vector, key, start, solver, n_paths, n_features)
-            slopes.append(float(jnp.max(jnp.abs(step.slope))))
-            found = step.posterior.convergence
-            assert found is not None
+            step = step_at(problem, vector, key, start, *sizes)
+            found: Any = step.posterior.convergence
+            slopes.append(float(step.largest))
             counts.append(int(found.n_products))
             bar.set_postfix_str(f"slope {slopes[-1]:.1e}, {counts[-1]} products")
             bar.update()
             if not slopes[-1] > tolerance or len(slopes) >= most_steps:
-                break
-            updates, state = adam.update(step.slope, state)
-            vector = optax.apply_updates(vector, updates)
+                return Descent(step, np.array(slopes), np.array(counts))
+            vector, state = _moved(vector, state, step.slope)
             start = step.columns if warm else None
-    return Descent(step.posterior, step.paths, np.array(slopes), np.array(counts))
+
+
+@jit
+def _moved(
+    vector: Float[Array, " P"], state: Any, slope: Float[Array, " P"]
+) -> tuple[Float[Array, " P"], Any]:
+    """One step of Adam, the first where there is no state yet."""
+    import optax  # takes a tenth of a second, which only those who fit should wait
+
+    schedule = optax.exponential_decay(
+        _LEARNING_RATE, _HALVED_EVERY, 0.5, transition_begin=_HALVED_EVERY
+    )
+    adam = optax.adam(schedule)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes widths of integers
+        state = adam.init(vector) if state is None else state
+        updates, state = adam.update(slope, state)
+    return vector + updates, state
 
 
 @functools.partial(jit, static_argnames=("solver", "n_paths", "n_features"))
-def _step(
+def step_at(
     problem: Problem,
     vector: Float[Array, " P"],
     key: PRNGKeyArray,
@@ -102,9 +122,12 @@ def _step(
     n_paths: int,
     n_features: int,
 ) -> Step:
+    """The slope at `vector`, by solves that begin at `start`."""
     prior, noise_var = from_vector(problem, vector)
     data = of_one_type(prior, problem.y, noise_var, None, problem.observed)
     inverse, residual, jitter_var = system(data, solver)
+    parts = Assembled(inverse, jnp.zeros_like(residual), jitter_var, None)
+    posterior, _ = posterior_of(data, parts, inverse.succeeded())
     solved: list[tuple[Array, Convergence]] = []
 
     def solve(B: Float[Array, "N S"]) -> tuple[Array, Convergence]:
@@ -113,16 +136,16 @@ def _step(
         solved.append((columns, convergence))
         return columns[:, 1:], convergence.chosen(slice(1, None))
 
-    X, y = data.prior.X, data.y
-    given = AnchorValues(y, data.noise_var + jitter_var, jitter_var=jitter_var)
-    values = jnp.broadcast_to(y[None, :], (n_paths, y.shape[0]))
-    basis: AbstractBasis = FourierGrid()
-    paths = matheron(key, data.prior, X, given, values, solve, basis, n_features)
+    X = in_use(prior.X, problem.observed)
+    anchored = eqx.tree_at(lambda p: p.prior.X, posterior, X)
+    sizes = FourierGrid(), n_features, n_paths
+    paths = draw_exact(key, anchored, *sizes, solve)
     ((columns, convergence),) = solved
-    parts = Assembled(inverse, columns[:, 0], jitter_var, convergence.chosen(slice(1)))
-    posterior, _ = posterior_of(data, parts, inverse.succeeded())
+    posterior = dataclasses.replace(
+        posterior, weights=columns[:, 0], convergence=convergence.chosen(slice(1))
+    )
     slope = jax.grad(functools.partial(_surrogate, problem, columns))(vector)
-    return Step(slope, columns, posterior, paths)
+    return Step(slope, jnp.max(jnp.abs(slope)), columns, posterior, paths)
 
 
 def _surrogate(
