@@ -289,9 +289,7 @@ def _paths(
     return with_inverse(paths, posterior.inverse)
 
 
-def with_inverse(
-    paths: PathwiseFunction, inverse: AbstractInverse
-) -> PathwiseFunction:
+def with_inverse(paths: PathwiseFunction, inverse: AbstractInverse) -> PathwiseFunction:
     """The paths with the posterior's inverse, to be told more with: a reference, which
     takes nothing. Where something is traced it would be a copy for each key."""
     if paths.given is None or is_traced(paths.update_weights):
