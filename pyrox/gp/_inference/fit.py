@@ -6,7 +6,6 @@ from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
 

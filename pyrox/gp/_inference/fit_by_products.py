@@ -112,7 +112,7 @@ def _moved(
     with jax.numpy_dtype_promotion("standard"):  # optax mixes widths of integers
         state = adam.init(vector) if state is None else state
         updates, state = adam.update(slope, state)
-    return vector + updates, state
+    return jnp.asarray(optax.apply_updates(vector, updates)), state
 
 
 @functools.partial(jit, static_argnames=("solver", "n_paths", "n_features"))
@@ -147,12 +147,12 @@ def step_at(
     posterior = dataclasses.replace(
         posterior, weights=columns[:, 0], convergence=convergence.chosen(slice(1))
     )
-    slope = jax.grad(functools.partial(_surrogate, problem, columns))(vector)
+    slope = jax.grad(functools.partial(surrogate, problem, columns))(vector)
     largest = jnp.max(jnp.abs(slope))
     return Step(slope, largest, columns, convergence, posterior, paths)
 
 
-def _surrogate(
+def surrogate(
     problem: Problem, columns: Float[Array, "N 1+S"], vector: Float[Array, " P"]
 ) -> Float[Array, ""]:
     """What has the slope of the negative log density a datum, at one point."""

@@ -1,7 +1,6 @@
 """A fit by an iterative solver: what it is given, what it found, how it says so."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -31,10 +30,11 @@ class IterativeFit(eqx.Module):
     """What `fit(solver=ConjugateGradients(), ...)` found: a posterior, and functions
     drawn from it.
 
-    The slope of the log marginal likelihood is estimated by S draws, the same at each
-    step but for the hyperparameters. So it vanishes near the maximum, not at it: at the
-    maximum of N data its error is about sqrt(2 N / S) in all for the noise, against a
-    curvature of N / 2. `print` it for a report.
+    The slope of the log density is estimated by S paths, whose random numbers are the
+    same at each step. So it vanishes near the maximum, not at it: for P trained numbers
+    the density there is lower by about P / (2 S), as the error of the slope has the
+    covariance of the Fisher information over S. More `n_features` bring the paths, and
+    so the slope, nearer to the kernel's own. `print` it for a report.
 
     Attributes:
         posterior: the prior with the hyperparameters found, given the data, by the
@@ -147,8 +147,8 @@ def _require_slope(ended: Descent, problem: Problem) -> None:
     if not np.isfinite(ended.slopes[-1]):
         raise ValueError(
             f"`fit(solver=...)`: the gradient at step {ended.slopes.size} must be "
-            f"finite. Got {ended.slopes[-1]}: in {problem.y.dtype} the covariance there "
-            "is not positive definite, or a prior gives the values no density. Pass a "
+            f"finite. Got {ended.slopes[-1]}: the covariance is not positive definite "
+            f"in {problem.y.dtype}, or a prior gives the values no density. Pass a "
             "larger noise_var, other values to start from, or float64 arrays."
         )
 
