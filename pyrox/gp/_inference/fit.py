@@ -99,8 +99,8 @@ def fit(
 
     With an iterative solver, for more data than Cholesky's, there is no density, and
     the gradient is estimated by paths of the posterior, which come with what is
-    returned: see `IterativeFit`. Adam goes down that from the values as they are; each
-    solve begins where the last one ended.
+    returned: see `IterativeFit`. Adam goes down that from the values as they are, and
+    each solve begins from the last ones.
 
     Args:
         prior: the hyperparameters to start from, and the inputs.

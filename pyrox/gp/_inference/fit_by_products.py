@@ -6,8 +6,8 @@ slope of log p(y) is
     v^T dA v / 2 - E[z^T dA z] / 2 + v^T dmean
 
 (Lin et al. 2024, arXiv 2405.18457, the pathwise estimator). A path's update is v - z
-for its own prior draw g. So one solve gives the slope and the paths, its right-hand
-sides move little from step to step, and each begins where the last one ended.
+for its own prior draw g. So one solve gives the slope and the paths, and its solutions
+move little from step to step: each solve begins on the line through the last two.
 """
 
 import dataclasses
@@ -83,7 +83,8 @@ def descend(
     All steps draw by the same key, so that only hyperparameters move the slope, and
     there is a point where it vanishes. Unless `warm` solves begin at zero.
     """
-    vector, state, start = to_vector(problem), None, None
+    vector, state = to_vector(problem), None
+    start, before = None, None
     slopes, counts = [], []
     with tqdm(total=most_steps, desc="fit", disable=not progress) as bar:
         while True:
@@ -95,7 +96,15 @@ def descend(
             if not slopes[-1] > tolerance or len(slopes) >= most_steps:
                 return Descent(step, np.array(slopes), np.array(counts))
             vector, state = _moved(vector, state, step.slope)
-            start = step.columns if warm else None
+            if warm:
+                start = _ahead(step.columns, before)
+                before = step.columns
+
+
+@jax.jit
+def _ahead(last: Array, before: Array | None) -> Array:
+    """Where solutions are going."""
+    return last if before is None else 2 * last - before
 
 
 @jit
