@@ -48,7 +48,7 @@ def fit(
     progress: bool = True,
     solver: Cholesky | None = None,
     n_paths: int = 64,
-    n_features: int = 2000,
+    n_features: int = 1024,
 ) -> Fit: ...
 
 
@@ -69,7 +69,7 @@ def fit(
     progress: bool = True,
     solver: AbstractIterativeSolver,
     n_paths: int = 64,
-    n_features: int = 2000,
+    n_features: int = 1024,
 ) -> IterativeFit: ...
 
 
@@ -89,7 +89,7 @@ def fit(
     progress: bool = True,
     solver: AbstractSolver | None = None,
     n_paths: int = 64,
-    n_features: int = 2000,
+    n_features: int = 1024,
 ) -> Fit | IterativeFit:
     """The hyperparameters and the noise of the highest density given the data.
 

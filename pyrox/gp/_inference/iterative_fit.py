@@ -33,8 +33,8 @@ class IterativeFit(eqx.Module):
     The slope of the log density is estimated by S paths, whose random numbers are the
     same at each step. So it vanishes near the maximum, not at it: for P trained numbers
     the density there is lower by about P / (2 S), as the error of the slope has the
-    covariance of the Fisher information over S. More `n_features` bring the paths, and
-    so the slope, nearer to the kernel's own. `print` it for a report.
+    covariance of the Fisher information over S. It has no bias by the features of the
+    paths, however few. `print` it for a report.
 
     Attributes:
         posterior: the prior with the hyperparameters found, given the data, by the
