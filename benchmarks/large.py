@@ -174,7 +174,7 @@ def fit(split: Split, options: argparse.Namespace) -> None:
         progress=False,
     )
     problem = as_problem(GPPrior(unit, split.X), split.y, 1.0, None, (), None)
-    how = Sizes(solver, N_PATHS, N_FEATURES), 2e-3, 200, False
+    how = Sizes(solver, N_PATHS, 1024), options.slope, 200, False
     for warm in (True, False):
         start = time.perf_counter()
         ended = descend(problem, jax.random.key(0), *how, warm=warm)
@@ -182,8 +182,8 @@ def fit(split: Split, options: argparse.Namespace) -> None:
         posterior = ended.last.posterior
         density = _density(split, posterior.kernel, posterior.noise_var)
         print(
-            f"{split.name} N={len(split.y)}, {'warm' if warm else 'cold'}: log marginal "
-            f"likelihood {density:.2f} (noise {float(posterior.noise_var):.4f}), slope "
+            f"{split.name} N={len(split.y)}, {'warm' if warm else 'cold'}: exact log "
+            f"marginal likelihood {density:.2f}, noise {posterior.noise_var:.4f}, slope "
             f"{ended.slopes[-1]:.1e} after {ended.slopes.size} steps, "
             f"{ended.n_products.sum()} products, {taken:.0f} s"
         )
@@ -270,6 +270,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rank", type=int)
     parser.add_argument("--products", type=int, default=1000)
     parser.add_argument("--preconditioner", default="random")
+    parser.add_argument("--slope", type=float, default=1e-3, help="where `fit` ends")
     parser.add_argument("--no-exact", action="store_true", help="`fit` by solves alone")
     return parser.parse_args()
 

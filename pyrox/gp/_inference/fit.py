@@ -139,7 +139,7 @@ def fit(
 
     Cost: 1.1 to 1.3 times log p(y | X) and its gradient for each step; by an iterative
         solver the setup of `condition`, a few products of S + 1 columns and one
-        gradient of such a product, in memory of order N.
+        gradient of such a product, and memory of N times `n_features` numbers.
 
     Source: Rasmussen & Williams 2006, section 5.4.1; for iterative solvers Lin et al.
         2024 (arXiv 2405.18457).

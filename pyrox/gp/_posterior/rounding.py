@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._hyper.checks import is_traced
-from .._solvers.cholesky import AbstractFactor
+from .._solvers.inverse import AbstractInverse
 
 _Numbers: TypeAlias = Float[Array, "..."] | Float[np.ndarray, "..."]
 
@@ -66,7 +66,7 @@ def shift_by_jitter(
 def warn_of_rounding(
     call: str,
     jitter: float | None,
-    factor: AbstractFactor,
+    factor: AbstractInverse,
     weights: Float[Array, " U"],
     noise_var: tuple[Array, Array],
     observed: Bool[Array, " U"] | None = None,
