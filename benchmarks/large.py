@@ -183,8 +183,8 @@ def fit(split: Split, options: argparse.Namespace) -> None:
         density = _density(split, posterior.kernel, posterior.noise_var)
         print(
             f"{split.name} N={len(split.y)}, {'warm' if warm else 'cold'}: exact log "
-            f"marginal likelihood {density:.2f}, noise {posterior.noise_var:.4f}, slope "
-            f"{ended.slopes[-1]:.1e} after {ended.slopes.size} steps, "
+            f"marginal likelihood {density:.2f}, noise {posterior.noise_var:.4f}, "
+            f"slope {ended.slopes[-1]:.1e} after {ended.slopes.size} steps, "
             f"{ended.n_products.sum()} products, {taken:.0f} s"
         )
     if not options.no_exact:

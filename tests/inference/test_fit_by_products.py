@@ -98,9 +98,9 @@ def standard_errors(problem, vector, solutions) -> np.ndarray:
 
 @pytest.mark.parametrize("name", few_of(PROBLEMS, "everything"))
 def test_the_slope_is_that_of_the_log_density(x64, name):
-    """Within 4.5 standard errors of Monte Carlo, by as few as 32 features: one
-    false alarm in 18,000 runs of eight entries. The same check fails without the probes' term,
-    and by probes that take the features for the kernel."""
+    """Within 4.5 standard errors of Monte Carlo, by as few as 32 features: one false
+    alarm in 18,000 runs of eight entries. The same check fails without the probes'
+    term, and by probes that take the features for the kernel."""
     problem, n_paths = PROBLEMS[name](), 2000
     vector = to_vector(problem) - 0.3
     wanted = jax.grad(functools.partial(objective, problem))(vector)
@@ -176,14 +176,16 @@ def test_what_is_fixed_stays_and_known_noise_is_kept():
     assert found.slopes.dtype == jnp.float32 and found.paths.n_paths == 8
 
 
-def test_warm_starts_take_a_third_of_the_products():
+def test_warm_starts_save_products(x64):
+    """A quarter of them at least; they end at the same place."""
     solver = ConjugateGradients(1e-2, preconditioner="none", progress=False)
-    n = 400
-    given = prior(n=n), values(n), 0.1, None, (), None, None
-    how = as_problem(*given), KEY, Sizes(solver, 8, 64), 2e-3, 60, False
+    how = problem_of(prior()), KEY, Sizes(solver, 2, 64), 2e-3, 30, False
     warm, cold = (descend(*how, warm=warm) for warm in (True, False))
-    assert 3 * warm.n_products.sum() <= cold.n_products.sum()
+    assert warm.n_products[0] == cold.n_products[0]
+    assert warm.n_products.sum() <= 0.75 * cold.n_products.sum()
     assert warm.last.convergence.converged.all()
+    ends = [step.last.posterior.noise_var for step in (warm, cold)]
+    np.testing.assert_allclose(*ends, rtol=0.05)
 
 
 @pytest.mark.exhaustive
@@ -210,7 +212,6 @@ def test_many_data_in_float32_come_to_the_exact_fit_in_float64():
         density = GPPrior(kernel, X).log_marginal_likelihood(y, noise_var)
         best, begun = exact.log_density, unit(X).log_marginal_likelihood(y, 1.0)
     near = 0.005 * abs(best)
-    print(best, density, begun)
     assert abs(density - best) < near and begun < best - 20 * near
 
 
