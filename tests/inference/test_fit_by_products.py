@@ -209,8 +209,9 @@ def test_many_data_in_float32_come_to_the_exact_fit_in_float64():
         kernel, noise_var = jax.tree.map(
             lambda leaf: np.asarray(leaf, float), (found.prior.kernel, found.noise_var)
         )
-        density = GPPrior(kernel, X).log_marginal_likelihood(y, noise_var)
-        best, begun = exact.log_density, unit(X).log_marginal_likelihood(y, 1.0)
+        density = float(GPPrior(kernel, X).log_marginal_likelihood(y, noise_var))
+        begun = float(unit(X).log_marginal_likelihood(y, 1.0))
+        best = float(exact.log_density)
     near = 0.005 * abs(best)
     assert abs(density - best) < near and begun < best - 20 * near
 
