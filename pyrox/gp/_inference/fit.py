@@ -121,7 +121,7 @@ def fit(
         max_steps: of one start.
         tolerance: on the largest entry of the gradient a datum in the unconstrained
             space. By default 1e-5 in float64 and 1e-4 in float32; with an iterative
-            solver 2e-3.
+            solver 1e-3.
         progress: whether to show a bar; inside `jit` and `vmap` there is none.
         solver: `ConjugateGradients()`, say, which needs a key; by default `Cholesky()`.
         n_paths: S, that an iterative solver's gradient is made of.
