@@ -3,7 +3,8 @@
 `product`: K V against its roofline. `paths`: 64 paths of UCI sets by each solver, their
 errors, products, seconds and memory. `cholesky`: solves against one LAPACK factor of
 the same size. `gpytorch`: the time to a residual of 1e-2 against GPyTorch's conjugate
-gradients, in turns. `fit`: hyperparameters by solves, against the exact fit.
+gradients, in turns. `fit`: hyperparameters by solves of 4,000 rows, with warm starts
+and without, against the exact fit.
 `certificate`: what `diagnose` says against exact paths of the same draws. Without a
 folder of data it takes the 3,000 rows that lie beside it.
 """
@@ -154,6 +155,64 @@ def cholesky(split: Split, options: argparse.Namespace) -> None:
     )
 
 
+def fit(split: Split, options: argparse.Namespace) -> None:
+    """From unit hyperparameters: ours in float32, warm and cold, exact in float64."""
+    from pyrox.gp import ConjugateGradients, GPPrior, Matern
+    from pyrox.gp._inference.fit_by_products import Sizes, descend
+    from pyrox.gp._inference.fit_input import as_problem
+
+    split = split.first(4000)
+    unit = Matern(1.5, 1.0, np.ones(split.X.shape[1], np.float32))
+    solver = ConjugateGradients(
+        options.tolerance,
+        options.rank,
+        options.preconditioner,
+        options.products,
+        progress=False,
+    )
+    problem = as_problem(GPPrior(unit, split.X), split.y, 1.0, None, (), None)
+    how = Sizes(solver, N_PATHS, 1024), options.slope, 200, False
+    for warm in (True, False):
+        start = time.perf_counter()
+        ended = descend(problem, jax.random.key(0), *how, warm=warm)
+        taken = time.perf_counter() - start
+        posterior = ended.last.posterior
+        density = _density(split, posterior.kernel, posterior.noise_var)
+        print(
+            f"{split.name} N={len(split.y)}, {'warm' if warm else 'cold'}: exact log "
+            f"marginal likelihood {density:.2f}, noise {posterior.noise_var:.4f}, "
+            f"slope {ended.slopes[-1]:.1e} after {ended.slopes.size} steps, "
+            f"{ended.n_products.sum()} products, {taken:.0f} s"
+        )
+    if not options.no_exact:
+        _exact_fit(split)
+
+
+def _exact_fit(split: Split) -> None:
+    from pyrox.gp import GPPrior, Matern
+    from pyrox.gp import fit as fit_exactly
+
+    with jax.enable_x64(True):
+        start = time.perf_counter()
+        X = split.X.astype(float)
+        prior = GPPrior(Matern(1.5, 1.0, np.ones(X.shape[1])), X)
+        found = fit_exactly(prior, split.y.astype(float), 1.0, n_starts=1)
+        taken = time.perf_counter() - start
+        print(f"{split.name} N={len(split.y)}, exact, {taken:.0f} s: {found}")
+
+
+def _density(split: Split, kernel, noise_var) -> float:
+    """The exact log marginal likelihood, in float64."""
+    from pyrox.gp import GPPrior
+
+    with jax.enable_x64(True):
+        kernel, noise_var = jax.tree.map(
+            lambda leaf: np.asarray(leaf, float), (kernel, noise_var)
+        )
+        prior = GPPrior(kernel, split.X.astype(float))
+        return float(prior.log_marginal_likelihood(split.y.astype(float), noise_var))
+
+
 def _sides(split: Split) -> np.ndarray:
     """For the mean and 64 paths: values, and values less draws of their noise."""
     rng = np.random.default_rng(0)
@@ -194,7 +253,13 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-PARTS = {"product": product, "paths": paths, "exact": exact, "cholesky": cholesky}
+PARTS = {
+    "product": product,
+    "paths": paths,
+    "exact": exact,
+    "cholesky": cholesky,
+    "fit": fit,
+}
 
 
 def _parse() -> argparse.Namespace:
@@ -208,6 +273,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--products", type=int, default=1000)
+    parser.add_argument("--preconditioner", default="random")
+    parser.add_argument("--slope", type=float, default=1e-3, help="where `fit` ends")
+    parser.add_argument("--no-exact", action="store_true", help="`fit` by solves alone")
     return parser.parse_args()
 
 

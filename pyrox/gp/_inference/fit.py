@@ -2,21 +2,23 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
 
 from .._hyper.checks import as_count, is_traced, require_ok
 from .._hyper.unchecked import jit
 from .._numerics.implicit import moving_minimum
+from .._posterior.by_solver import as_solver
 from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
-from .fit_input import as_problem
+from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
+from .fit_input import as_problem, as_tolerance
 from .fit_report import Fit, Starts, no_density, warn_if_not_converged
+from .iterative_fit import IterativeFit, fit_by_solves
 from .noise_alone import beside_noise
 from .search import (
     Runs,
@@ -27,6 +29,48 @@ from .search import (
     with_second,
 )
 from .trained import NOISE, Problem, from_vector, log_prior, objective
+
+
+@overload
+def fit(
+    prior: GPPrior,
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    derivatives: Derivatives | None = None,
+    *,
+    observed: Bool[ArrayLike, " N"] | None = None,
+    fixed: Sequence[str] = (),
+    noise_prior: Distribution | None = None,
+    n_starts: int | None = None,
+    key: PRNGKeyArray | None = None,
+    max_steps: int = 200,
+    tolerance: float | None = None,
+    progress: bool = True,
+    solver: Cholesky | None = None,
+    n_paths: int = 64,
+    n_features: int = 1024,
+) -> Fit: ...
+
+
+@overload
+def fit(
+    prior: GPPrior,
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."],
+    derivatives: Derivatives | None = None,
+    *,
+    observed: Bool[ArrayLike, " N"] | None = None,
+    fixed: Sequence[str] = (),
+    noise_prior: Distribution | None = None,
+    n_starts: int | None = None,
+    key: PRNGKeyArray | None = None,
+    max_steps: int = 200,
+    tolerance: float | None = None,
+    progress: bool = True,
+    solver: AbstractIterativeSolver,
+    n_paths: int = 64,
+    n_features: int = 1024,
+) -> IterativeFit: ...
 
 
 def fit(
@@ -43,12 +87,20 @@ def fit(
     max_steps: int = 200,
     tolerance: float | None = None,
     progress: bool = True,
-) -> Fit:
+    solver: AbstractSolver | None = None,
+    n_paths: int = 64,
+    n_features: int = 1024,
+) -> Fit | IterativeFit:
     """The hyperparameters and the noise of the highest density given the data.
 
     Type-II maximum likelihood, or MAP where priors are set: L-BFGS on log p(y | X) plus
     the priors as densities of the values themselves, as in NumPyro's `AutoDelta`. The
     arrays of the mean function are trained, too; X is not. float64 is advised.
+
+    With an iterative solver, for more data than Cholesky's, there is no density, and
+    the gradient is estimated by paths of the posterior, which come with what is
+    returned: see `IterativeFit`. Adam goes down that from the values as they are, and
+    each solve begins from the last ones.
 
     Args:
         prior: the hyperparameters to start from, and the inputs.
@@ -68,20 +120,29 @@ def fit(
         key: for what is drawn.
         max_steps: of one start.
         tolerance: on the largest entry of the gradient a datum in the unconstrained
-            space. By default 1e-5 in float64 and 1e-4 in float32.
+            space. By default 1e-5 in float64 and 1e-4 in float32; with an iterative
+            solver 1e-3.
         progress: whether to show a bar; inside `jit` and `vmap` there is none.
+        solver: `ConjugateGradients()`, say, which needs a key; by default `Cholesky()`.
+        n_paths: S, that an iterative solver's gradient is made of.
+        n_features: of these paths, even, as in `PathwiseSampler`.
 
     Returns:
-        A `Fit`; `print` it. Unless converged it warns, but not inside `jit`.
+        A `Fit`, of an iterative solver an `IterativeFit`; `print` it. Unless converged
+        it warns, but not inside `jit`.
 
     Raises:
         ValueError: what `GPPrior.condition` raises; names that are not there; a start
             outside the support of its prior; no start that has a density; nothing that
-            was observed.
+            was observed; an iterative solver without a key, with more starts, with
+            derivatives, or inside `jit`, `vmap` or `grad`.
 
-    Cost: 1.1 to 1.3 times log p(y | X) and its gradient for each step.
+    Cost: 1.1 to 1.3 times log p(y | X) and its gradient for each step; by an iterative
+        solver the setup of `condition`, a few products of S + 1 columns and one
+        gradient of such a product, and memory of N times `n_features` numbers.
 
-    Source: Rasmussen & Williams 2006, section 5.4.1.
+    Source: Rasmussen & Williams 2006, section 5.4.1; for iterative solvers Lin et al.
+        2024 (arXiv 2405.18457).
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,9 +152,19 @@ def fit(
         >>> found = fit(GPPrior(RBF(), X), y, noise_var=0.1, progress=False)
         >>> bool(found.converged), f"{found.prior.kernel.lengthscale:.2f}"
         (True, '0.20')
+        >>> import jax
+        >>> from pyrox.gp import ConjugateGradients
+        >>> how = {"solver": ConjugateGradients(1e-3), "key": jax.random.key(0)}
+        >>> found = fit(GPPrior(RBF(), X), y, noise_var=0.1, progress=False, **how)
+        >>> bool(found.converged), found.paths(X).shape
+        (True, (64, 20))
     """
     data = y, noise_var, derivatives
     problem = as_problem(prior, *data, fixed, noise_prior, observed)
+    solver = as_solver("fit", solver, problem.y, problem.derivatives)
+    if isinstance(solver, AbstractIterativeSolver):
+        ends, sizes = (n_starts, max_steps, tolerance), (n_paths, n_features)
+        return fit_by_solves(problem, solver, key, *ends, *sizes, progress)
     task = _as_task(problem, n_starts, key, max_steps, tolerance)
     begun = begin_first(problem)
     # Unknown until a program runs: a value, or all that is computed here.
@@ -186,16 +257,6 @@ def _as_task(
             f"`fit(n_starts={n_starts})` needs a key to draw the other starts. Got "
             "key=None. Pass `key=jax.random.key(0)`."
         )
-    bound = _as_tolerance(tolerance, problem.y.dtype)
+    dtype = problem.y.dtype
+    bound = as_tolerance(tolerance, 1e-5 if dtype.itemsize == 8 else 1e-4, dtype)
     return Task(problem, key, bound, most_steps, n_starts, as_needed)
-
-
-def _as_tolerance(tolerance: float | None, dtype: np.dtype) -> Array:
-    if tolerance is None:
-        tolerance = 1e-5 if dtype.itemsize == 8 else 1e-4
-    if not is_traced(tolerance) and not 0 < float(tolerance) < np.inf:
-        raise ValueError(
-            "`fit(tolerance=...)` must be a positive number, the largest gradient a "
-            f"datum that counts as converged. Got {tolerance!r}. Pass 1e-5, say."
-        )
-    return jnp.asarray(np.asarray(tolerance, dtype))

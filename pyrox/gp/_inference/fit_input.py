@@ -125,6 +125,18 @@ def as_noise_prior(
     return prior
 
 
+def as_tolerance(tolerance: float | None, default: float, dtype: np.dtype) -> Array:
+    """The largest gradient a datum that counts as converged, in the type of the
+    data."""
+    tolerance = default if tolerance is None else tolerance
+    if not is_traced(tolerance) and not 0 < float(tolerance) < np.inf:
+        raise ValueError(
+            "`fit(tolerance=...)` must be a positive number, the largest gradient a "
+            f"datum that counts as converged. Got {tolerance!r}. Pass {default:g}, say."
+        )
+    return jnp.asarray(np.asarray(tolerance, dtype))
+
+
 def _require_names(fixed: tuple[str, ...], prior: GPPrior, noise_var: Any) -> None:
     known = dict.fromkeys((*trainable_names(prior, noise_var), NOISE))
     unknown = sorted(set(fixed) - set(known))

@@ -94,7 +94,13 @@ class Fit(eqx.Module):
                 f"{self.log_density.size} fits, {int(jnp.sum(self.converged))} "
                 "converged; one of them is `jax.tree.map(lambda leaf: leaf[0], fits)`"
             )
-        return "\n".join([*_headline(self), *_values(self), *_table(self.starts)])
+        return "\n".join(
+            [
+                *_headline(self),
+                *value_lines(self.posterior, self.fixed),
+                *_table(self.starts),
+            ]
+        )
 
 
 def _headline(found: Fit) -> list[str]:
@@ -128,21 +134,19 @@ def _verdict(found: Fit) -> list[str]:
     ]
 
 
-def _values(found: Fit) -> list[str]:
-    values = [(n, np.asarray(value)) for n, value in named_values(found.prior)]
-    noise_var = np.asarray(found.noise_var)
+def value_lines(posterior: ConditionedGP, fixed: tuple[str, ...]) -> list[str]:
+    """A line for each hyperparameter, the noise and the mean."""
+    prior, noise_var = posterior.prior, np.asarray(posterior.noise_var)
+    values = [(n, np.asarray(value)) for n, value in named_values(prior)]
     if noise_var.ndim:
-        noise_var = kept(noise_var, found.posterior.observed)
+        noise_var = kept(noise_var, posterior.observed)
     values.append((NOISE, noise_var))
-    arrays = [
-        np.ravel(leaf) for leaf in jax.tree.leaves(own_arrays(found.prior.mean_fn))
-    ]
+    arrays = [np.ravel(leaf) for leaf in jax.tree.leaves(own_arrays(prior.mean_fn))]
     if arrays:
         values.append((MEAN, np.concatenate(arrays)))
     width = max(len(name) for name, _ in values)
     return [
-        f"  {name:{width}}  {_numbers(value)}"
-        f"{'  (fixed)' if name in found.fixed else ''}"
+        f"  {name:{width}}  {_numbers(value)}{'  (fixed)' if name in fixed else ''}"
         for name, value in values
     ]
 

@@ -286,12 +286,10 @@ def _paths(
         posterior = eqx.tree_at(lambda p: p.derivatives.sites.X, posterior, where)
     paths = _draw_exact(key, posterior, basis, *sizes)
     paths = as_finite(call, paths, holds_numbers(paths))
-    return _with_inverse(paths, posterior.inverse)
+    return with_inverse(paths, posterior.inverse)
 
 
-def _with_inverse(
-    paths: PathwiseFunction, inverse: AbstractInverse
-) -> PathwiseFunction:
+def with_inverse(paths: PathwiseFunction, inverse: AbstractInverse) -> PathwiseFunction:
     """The paths with the posterior's inverse, to be told more with: a reference, which
     takes nothing. Where something is traced it would be a copy for each key."""
     if paths.given is None or is_traced(paths.update_weights):
@@ -303,35 +301,40 @@ def _with_inverse(
 _static = functools.partial(jit, static_argnames=("n_features", "n_paths"))
 
 
-@_static
-def _draw_exact(
+def draw_exact(
     key: PRNGKeyArray,
     posterior: ConditionedGP,
     basis: AbstractBasis,
     n_features: int,
     n_paths: int,
+    solve: Callable[[Array], tuple[Array, Convergence | None]] | None = None,
 ) -> PathwiseFunction:
+    """Paths of a posterior whose X are `in_use`, nothing checked, by its inverse or
+    another way to apply that."""
     prior, derivatives = posterior.prior, posterior.derivatives
     data = with_derivatives(posterior.y, posterior.noise_var, derivatives)
     noise_var, jitter_var = posterior.jitter_var + data[1], posterior.jitter_var
     # Values are first, and what was not observed has none.
     own_jitter = jnp.max(jitter_var.reshape(-1)[: posterior.y.shape[0]])
-    sites, solve = sites_of(derivatives), posterior.inverse.solve_and_report
+    sites, solve = sites_of(derivatives), solve or posterior.inverse.solve_and_report
     seen = with_sites(posterior.observed, sites)
     if seen is not None:
         noise_var = jnp.where(seen, noise_var, jnp.inf)
-        solve = functools.partial(_solve_of_observed, posterior.inverse, seen)
+        solve = functools.partial(_solve_of_observed, solve, seen)
     given = AnchorValues(data[0], noise_var, jitter_var=own_jitter)
     values = jnp.broadcast_to(given.mean[None, :], (n_paths, given.mean.shape[0]))
     sizes = basis, n_features, sites
     return matheron(key, prior, prior.X, given, values, solve, *sizes)
 
 
+_draw_exact = _static(draw_exact)
+
+
 def _solve_of_observed(
-    inverse: AbstractInverse, seen: Bool[Array, " U"], B: Float[Array, "U S"]
+    solve: Callable, seen: Bool[Array, " U"], B: Float[Array, "U S"]
 ) -> tuple[Float[Array, "U S"], Convergence | None]:
     """Weights that are zero where nothing was observed, whose noise is infinite."""
-    return inverse.solve_and_report(only(seen, B.T).T)
+    return solve(only(seen, B.T).T)
 
 
 @_static
