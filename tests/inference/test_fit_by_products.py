@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import few_of, inputs
+from helpers import inputs
 
 from pyrox.gp import (
     RBF,
@@ -96,7 +96,8 @@ def standard_errors(problem, vector, solutions) -> np.ndarray:
     return terms.std(axis=0) / np.sqrt(len(terms)) / float(problem.n_data)
 
 
-@pytest.mark.parametrize("name", few_of(PROBLEMS, "everything"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_the_slope_is_that_of_the_log_density(x64, name):
     """Within 4.5 standard errors of Monte Carlo, by as few as 32 features: one false
     alarm in 18,000 runs of eight entries. The same check fails without the probes'
@@ -156,6 +157,7 @@ def test_a_fit_by_solves_ends_at_the_exact_one_with_paths_of_its_posterior(x64):
     assert "; 64 paths\n" in report and "mean_fn" in report and "noise_var" in report
 
 
+@pytest.mark.exhaustive
 def test_what_is_fixed_stays_and_known_noise_is_kept():
     noise_var = jnp.linspace(0.05, 0.2, N)
     found = fit(
@@ -176,6 +178,7 @@ def test_what_is_fixed_stays_and_known_noise_is_kept():
     assert found.slopes.dtype == jnp.float32 and found.paths.n_paths == 8
 
 
+@pytest.mark.exhaustive
 def test_warm_starts_save_products(x64):
     """A quarter of them at least; they end at the same place."""
     solver = ConjugateGradients(1e-2, preconditioner="none", progress=False)
@@ -226,6 +229,7 @@ def test_cholesky_as_a_solver_is_the_default():
     assert isinstance(found, Fit) and found.log_density == wanted.log_density
 
 
+@pytest.mark.exhaustive
 def test_not_converging_is_said():
     solver = ConjugateGradients(
         1e-4, preconditioner="none", max_products=2, progress=False

@@ -154,10 +154,11 @@ def fit(
         (True, '0.20')
         >>> import jax
         >>> from pyrox.gp import ConjugateGradients
-        >>> how = {"solver": ConjugateGradients(1e-3), "key": jax.random.key(0)}
-        >>> found = fit(GPPrior(RBF(), X), y, noise_var=0.1, progress=False, **how)
+        >>> how = {"solver": ConjugateGradients(), "key": jax.random.key(0)}
+        >>> how |= {"n_paths": 8, "n_features": 64, "progress": False}
+        >>> found = fit(GPPrior(RBF(), X), y, noise_var=0.1, **how)
         >>> bool(found.converged), found.paths(X).shape
-        (True, (64, 20))
+        (True, (8, 20))
     """
     data = y, noise_var, derivatives
     problem = as_problem(prior, *data, fixed, noise_prior, observed)
