@@ -120,6 +120,34 @@ def exact(split: Split, options: argparse.Namespace) -> None:
         print(f"{split.name} Cholesky, {name}: RMSE {rmse:.4f} NLL {nll:.3f}")
 
 
+def certificate(split: Split, options: argparse.Namespace) -> None:
+    """Paths of 2000 data against exact ones of the same draws, at the test points, in
+    posterior deviations, and what `diagnose` says of it."""
+    from pyrox.gp import ConjugateGradients, GPPrior, PathwiseSampler, diagnose
+
+    split, key = split.first(2000), jax.random.key(0)
+    points = split.X_test[:300]
+    prior = GPPrior(split.kernel, split.X, jitter=1e-6)
+    solver = ConjugateGradients(options.tolerance, rank=options.rank, progress=False)
+
+    def drawn(**how):
+        posterior = prior.condition(split.y, split.noise_var, **how)
+        return PathwiseSampler(posterior, N_FEATURES).sample_paths(key, N_PATHS)
+
+    with jax.enable_x64(True):
+        wide = GPPrior(split.kernel, split.X.astype(float), jitter=1e-6)
+        exact_sd = wide.condition(split.y, split.noise_var).predict_std(points)
+    ours, exact = drawn(solver=solver), drawn()
+    off = np.asarray(ours(points) - exact(points)) / np.asarray(exact_sd)
+    true = np.sqrt(np.mean(off**2, axis=1))
+    said = diagnose(ours, points).solve_error
+    print(
+        f"{split.name} N={len(split.y)}: {ours.convergence}; paths off by "
+        f"{np.sqrt(np.mean(off**2)):.3f} deviations, the worst by {true.max():.3f}; "
+        f"said over true {(said / true).min():.2f} to {(said / true).max():.2f}"
+    )
+
+
 def cholesky(split: Split, options: argparse.Namespace) -> None:
     """Solves for 65 columns, both from nothing, in turns."""
     import scipy.linalg
@@ -213,6 +241,43 @@ def _density(split: Split, kernel, noise_var) -> float:
         return float(prior.log_marginal_likelihood(split.y.astype(float), noise_var))
 
 
+def gpytorch(split: Split, options: argparse.Namespace) -> None:
+    """To the same relative residual, both from nothing, in turns."""
+    from pyrox.gp import ConjugateGradients
+    from pyrox.gp._solvers.products import NoisyGram
+
+    from . import large_gpytorch
+
+    n, B = len(split.y), _sides(split)
+    X, sides = jnp.asarray(split.X), jnp.asarray(B)
+    solver = ConjugateGradients(options.tolerance, rank=options.rank, progress=False)
+    bounds = options.tolerance * jnp.linalg.norm(sides, axis=0)
+
+    @jax.jit
+    def iterative(X, sides):
+        A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
+        inverse = solver.prepare(A, split.kernel.diag(X))
+        return inverse.iterations.run(A, sides, None, bounds)
+
+    @jax.jit
+    def residuals(X, solved):
+        A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
+        return jnp.linalg.norm(sides - A(solved), axis=0) * options.tolerance / bounds
+
+    theirs = large_gpytorch.prepare(split, B, options.tolerance)
+    times = _in_turns(lambda: iterative(X, sides), theirs)
+    solved = iterative(X, sides)
+    worst = [
+        float(jnp.max(residuals(X, jnp.asarray(found))))
+        for found in (solved[0], theirs())
+    ]
+    print(
+        f"{split.name} N={n}: {times[0]:.1f} s and {int(solved[2])} products to a "
+        f"residual of {worst[0]:.1e} at most; GPyTorch {times[1]:.1f} s, "
+        f"{worst[1]:.1e}: {times[1] / times[0]:.1f} times"
+    )
+
+
 def _sides(split: Split) -> np.ndarray:
     """For the mean and 64 paths: values, and values less draws of their noise."""
     rng = np.random.default_rng(0)
@@ -257,7 +322,9 @@ PARTS = {
     "product": product,
     "paths": paths,
     "exact": exact,
+    "certificate": certificate,
     "cholesky": cholesky,
+    "gpytorch": gpytorch,
     "fit": fit,
 }
 

@@ -95,7 +95,7 @@ def readme_blocks() -> list[str]:
 @pytest.mark.numpyro
 def test_the_blocks_of_the_readme_run_and_give_the_shapes_they_state(plainly_compiled):
     blocks = readme_blocks()
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     namespace: dict = {}
     for block in blocks:
         exec(block, namespace)
