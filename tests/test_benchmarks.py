@@ -1,5 +1,6 @@
 """The benchmarks run: every task of ours at small sizes, the report, one whole run."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -17,6 +18,8 @@ from benchmarks import (
     contract,
     fit,
     gram,
+    large,
+    large_data,
     pyrox_side,
     report,
     roofline,
@@ -251,3 +254,17 @@ def test_a_fit_is_measured(x64):
     start = fit.likelihood(fit.starts(X.shape[1]), X, y)
     ours = fit.compare(X, y, [])["pyrox"]
     assert ours["log_likelihood"] > start and ours["seconds"] > 0
+
+
+def test_the_set_beside_the_benchmark_of_large_data_runs(capsys, monkeypatch):
+    """Its first 400 rows, whose errors are those of a model that learnt something."""
+    split = large_data.load(None, "bike3000").first(400)
+    options = argparse.Namespace(solver="cg", tolerance=1e-2, rank=None, products=1000)
+    monkeypatch.setattr(large, "N_PATHS", 8)
+    monkeypatch.setattr(large, "N_FEATURES", 200)
+    for part in (large.product, large.paths, large.certificate, large.cholesky):
+        part(split, options)
+    said = capsys.readouterr().out
+    error = re.search(r"RMSE (\S+)", said)
+    assert error is not None and 0 < float(error[1]) < 0.5, said
+    assert "times" in said and "deviations" in said
