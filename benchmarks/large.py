@@ -257,7 +257,8 @@ def gpytorch(split: Split, options: argparse.Namespace) -> None:
     def iterative(X, sides):
         A = NoisyGram(split.kernel, X, jnp.full(n, split.noise_var))
         inverse = solver.prepare(A, split.kernel.diag(X))
-        return inverse.iterations.run(A, sides, None, bounds)
+        with jax.default_matmul_precision("highest"):
+            return inverse.iterations.run(A, sides, None, bounds)
 
     @jax.jit
     def residuals(X, solved):

@@ -303,7 +303,8 @@ def with_noise(given, noise_var):
 def _flipped_sign(matheron):
     def broken(key, prior, anchors, given, values, solve, *rest):
         def minus(residual):
-            return -solve(residual)
+            update, convergence = solve(residual)
+            return -update, convergence
 
         return matheron(key, prior, anchors, given, values, minus, *rest)
 

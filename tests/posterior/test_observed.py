@@ -348,7 +348,8 @@ def errors() -> tuple[float, float]:
     @jax.jit
     def compare(alone, among):
         given, wanted = (p._conditional().var(QUERIES) for p in (among, alone))
-        return jnp.max(jnp.abs(given - wanted)), density(among) - density(alone)
+        densities = density(among, among.inverse) - density(alone, alone.inverse)
+        return jnp.max(jnp.abs(given - wanted)), densities
 
     variance, density_error = compare(*both("RBF", 64, False, False))
     return float(variance), abs(float(density_error))

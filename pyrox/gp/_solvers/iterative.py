@@ -56,9 +56,11 @@ class IterativeInverse(AbstractInverse):
             X, remainder, count = iterations.run(still, B, start, bounds)
             return X, (remainder, count)
 
-        X, (remainder, count) = jax.lax.custom_linear_solve(
-            self.A, B, by_iterations, symmetric=True, has_aux=True
-        )
+        # An accelerator's default keeps ten bits of a product, by which it never ends.
+        with jax.default_matmul_precision("highest"):
+            X, (remainder, count) = jax.lax.custom_linear_solve(
+                self.A, B, by_iterations, symmetric=True, has_aux=True
+            )
         residuals = jnp.linalg.norm(remainder, axis=0) / bounds
         return X, Convergence(residuals, count, remainder)
 

@@ -60,8 +60,9 @@ def low_rank(
 
     Cost: `rank` N kernel values and 4 N rank^2 operations.
     """
-    F = pivoted_cholesky(key, A, variances, rank, greedy)
-    vectors, values = thin_svd(F / jnp.sqrt(A.noise_var)[:, None])
+    with jax.default_matmul_precision("highest"):
+        F = pivoted_cholesky(key, A, variances, rank, greedy)
+        vectors, values = thin_svd(F / jnp.sqrt(A.noise_var)[:, None])
     return LowRank(vectors, values**2, A.noise_var)
 
 
