@@ -255,7 +255,10 @@ def test_svi_trains_the_guide_the_inputs_and_the_hyperparameters_together(name, 
         prior = SparseGPPrior(wide, Z=numpyro.param("Z", Z))
         return svgp_factor("obs", prior, guide, X, Y, 0.15**2)
 
-    svi = SVI(sparse_model, AutoDelta(sparse_model), optax.adam(0.02), Trace_ELBO())
+    # A rate that falls: at a fixed one, two inducing inputs that come near each other
+    # still throw the values about at the last step, as rounding has it.
+    adam = optax.adam(optax.cosine_decay_schedule(0.02, 1500))
+    svi = SVI(sparse_model, AutoDelta(sparse_model), adam, Trace_ELBO())
     result = svi.run(jax.random.key(0), 1500, progress_bar=False)
     params = {"ell": 0.4, **result.params}
     assert not np.allclose(params["Z"], Z) and abs(params["ell"] - 0.8) > 0.01
