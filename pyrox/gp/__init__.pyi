@@ -26,6 +26,8 @@ from ._solvers.convergence import Convergence as Convergence
 from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
+from ._posterior.latent import latent as latent
+from ._posterior.latent import LatentPosterior as LatentPosterior
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
 from ._posterior.guide import AbstractGuide as AbstractGuide
 from ._posterior.families import DeltaGuide as DeltaGuide

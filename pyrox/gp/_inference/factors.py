@@ -31,6 +31,7 @@ from .._posterior.derivatives import (
 from .._posterior.exact import GPPrior
 from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.jitter import jitter_variance, no_factor
+from .._posterior.latent import latent_moments
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
@@ -173,7 +174,7 @@ def gp_sample(
         (3,)
     """
     prior = resolved(prior, prior.X)
-    mean, lower, ok = _latent(prior)
+    mean, lower, ok = latent_moments(prior)
     _warn_of_no_draw("gp_sample", prior, ok)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
@@ -183,13 +184,6 @@ def gp_sample(
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     f = mean + jnp.einsum("ij,...j->...i", lower, z)
     return jnp.asarray(numpyro.deterministic(name, f))
-
-
-@jit
-def _latent(prior: GPPrior) -> tuple[Array, Array, Array]:
-    K = prior.kernel(prior.X, prior.X)
-    root, ok = guarded_factor(K, jitter_variance(prior.jitter, K))
-    return mean_at(prior.mean_fn, prior.X), root.lower, ok & valid(prior.kernel)
 
 
 def gp_derivatives(

@@ -1,6 +1,7 @@
 """Paths over the draws of hyperparameters: the functions with those integrated out."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
@@ -27,30 +29,51 @@ class PathwiseEnsemble(eqx.Module):
 
     `paths(X)` is (B, S, N) for B draws; `paths[b]` is the PathwiseFunction of draw b;
     `len(paths)` is B. Evaluated in batches of draws and blocks of rows, in flat memory.
+
+    Where a draw has several posteriors, as of latent functions within plates of shape
+    `plates`, `paths(X)` is (B, *plates, S, N), and `paths[b, i]` the PathwiseFunction
+    of element i of one plate. To whatever takes an ensemble they are B times as many
+    draws as the plates have elements.
     """
 
     paths: PathwiseFunction
     batch_size: int = eqx.field(static=True)
+    plates: tuple[int, ...] = eqx.field(static=True, default=())
 
-    def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "B S N"]:
+    def __call__(self, X: Real[ArrayLike, "N D"]) -> Float[Array, "B ... S N"]:
         """The values of every path of every draw at every row of `X`.
 
         Cost: B times that of a PathwiseFunction.
         """
         X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
         X = require_inside(X, "paths(X)", self.paths.domain, OUTSIDE)
-        return _evaluate(self, X)
+        values = _evaluate(self, X)
+        return values.reshape(-1, *self.plates, *values.shape[1:])
 
     def __len__(self) -> int:
-        return self.paths.feature_weights.shape[0]
+        return self.paths.feature_weights.shape[0] // math.prod(self.plates)
 
-    def __getitem__(self, index: int) -> PathwiseFunction:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"`paths[{index}]`: there are {len(self)} draws, from 0.")
-        return jax.tree.map(lambda leaf: leaf[index], self.paths)
+    def __getitem__(self, index: int | tuple[int, ...]) -> PathwiseFunction:
+        given = index if isinstance(index, tuple) else (index,)
+        sizes = len(self), *self.plates
+        if len(given) != len(sizes):
+            raise IndexError(
+                f"`paths[{index}]`: a path has {len(sizes)} numbers, of its draw and "
+                f"of its place in the plates, {self.plates}. Got {len(given)}."
+            )
+        for i, size, what in zip(given, sizes, _named(self.plates), strict=True):
+            if not -size <= i < size:
+                raise IndexError(f"`paths[{index}]`: there are {size} {what}, from 0.")
+        wrapped = [i % size for i, size in zip(given, sizes, strict=True)]
+        row = int(np.ravel_multi_index(wrapped, sizes))
+        return jax.tree.map(lambda leaf: leaf[row], self.paths)
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+
+
+def _named(plates: tuple[int, ...]) -> list[str]:
+    return ["draws", *(f"elements in plate {i}" for i in range(len(plates)))]
 
 
 def paths_over_draws(
@@ -72,10 +95,14 @@ def paths_over_draws(
         jax.jit(lambda key, draws, y: paths_over_draws(
             key, draws, lambda draw: substitute(prior, draw).condition(y, 0.1))(X))
 
+    For draws of a latent function's own values, of any likelihood, `condition` is
+    `latent(prior, "f")`.
+
     Args:
         key: a PRNG key.
         draws: what `mcmc.get_samples()` returns: arrays with one leading axis of draws.
-        condition: from one draw, a dict of values, to what `GPPrior.condition` returns.
+        condition: from one draw, a dict of values, to what `GPPrior.condition` returns,
+            or to a stack of such, as `jax.vmap` over them makes.
         n_paths: S, functions for each draw.
         n_features: F, feature columns, even.
         batch_size: how many draws are worked on at once. Memory grows with it, not with
@@ -84,7 +111,8 @@ def paths_over_draws(
             raises for points outside the domain of any draw.
 
     Returns:
-        A callable: `paths(X)` is (B, S, N) for B draws.
+        A callable: `paths(X)` is (B, S, N) for B draws, (B, P, S, N) if each has a
+        stack of P posteriors.
 
     Raises:
         ValueError: no draws, or leading axes that differ; a `condition` that returns
@@ -111,18 +139,35 @@ def paths_over_draws(
     basis = as_basis("paths_over_draws(basis=...)", basis)
 
     def draw_paths(key, draw):
-        posterior = _as_posterior(condition(draw))
+        return of_each(key, _as_posterior(condition(draw)))
+
+    def of_each(key, posterior):
+        stack = posterior.weights.shape[:-1]
+        if stack:
+            return jax.vmap(of_each)(jr.split(key, stack[0]), posterior)
         sampler = PathwiseSampler(posterior, n_features, basis)
         return sampler.sample_paths(key, n_paths)
 
     first = one_of((keys, arrays))
     of_one_draw = read("paths_over_draws(condition=...)", draw_paths, *first)
-    paths = _of_all_draws(of_one_draw, (keys, arrays), batch_size)
-    return PathwiseEnsemble(paths, batch_size)
+    paths, plates = _of_all_draws(of_one_draw, (keys, arrays), batch_size)
+    return PathwiseEnsemble(paths, batch_size, plates)
+
+
+def _of_all_draws(
+    of_one_draw: Closure, keys_and_draws: tuple[Array, Any], batch_size: int
+) -> tuple[PathwiseFunction, tuple[int, ...]]:
+    """The paths along one leading axis, and the shape of what each draw has."""
+    found = _mapped(of_one_draw, keys_and_draws, batch_size)
+    plates = found.feature_weights.shape[1:-2]
+    if not plates:
+        return found, ()
+    n = 1 + len(plates)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[n:]), found), plates
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _of_all_draws(
+def _mapped(
     of_one_draw: Closure, keys_and_draws: tuple[Array, Any], batch_size: int
 ) -> PathwiseFunction:
     return map_batches(lambda one: of_one_draw(*one), keys_and_draws, batch_size)
