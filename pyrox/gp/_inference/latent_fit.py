@@ -35,7 +35,7 @@ from .._numerics.gaussian_mode import (
     symmetric_form,
 )
 from .._posterior.exact import ConditionedGP, GPPrior, conditioned
-from .._posterior.jitter import jitter_variance, no_factor
+from .._posterior.jitter import jitter_variance
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .fit_input import as_tolerance
@@ -261,7 +261,10 @@ def _sentences(call: str, prior: GPPrior) -> list[str]:
         f"`{call}(likelihood=...)` must give the distribution of datum i by f[i] "
         "alone. Got one that takes other latent values into it. Write it entry by "
         "entry; for sums or products of f sample by NUTS, with `gp_sample`.",
-        f"{no_factor(call, prior.jitter, prior.X)} Or log p(y | f) has no derivatives.",
+        f"`{call}`: at the mode there is no normal density in {prior.X.dtype}: log "
+        "p(y | f) has no finite derivatives there, or it is so curved, against the "
+        "variance of the kernel, that the type has no digits left. Pass float64 "
+        "arrays, a larger jitter of `GPPrior`, or data in other units.",
         f"`{call}` must find finite weights: look at the derivatives of "
         "`likelihood(f).log_prob(y)` by f.",
     ]

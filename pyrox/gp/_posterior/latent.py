@@ -47,6 +47,17 @@ def latent(
     may hold other sites. Of latent values within plates, of shape (..., N), there is a
     posterior for each element, stacked.
 
+    A likelihood of several latent functions has several names, or a plate, and the
+    functions of each, of a key of its own, go into it together. Noise that varies, and
+    classes by softmax:
+
+        f = paths_over_draws(key_f, draws, latent(level, "f"))(X)
+        g = paths_over_draws(key_g, draws, latent(spread, "g"))(X)
+        y = f + jnp.exp(g) * jax.random.normal(key, f.shape)  # (B, S, N)
+
+        f = paths_over_draws(key, draws, latent(prior, "f"))(X)  # (B, classes, S, N)
+        probabilities = jax.nn.softmax(f, axis=1)
+
     Args:
         prior: the process as in the model, with the same priors on its hyperparameters
             and the same jitter; or a function from one draw, a dict, to the process,
