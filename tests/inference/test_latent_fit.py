@@ -246,6 +246,7 @@ def test_classes_far_from_the_border(width):
     assert np.all((np.asarray(one) > 0.5) == (y == 1))
 
 
+@pytest.mark.exhaustive
 def test_a_mode_of_zero_has_its_curvature(x64):
     """The density of classes is written with |f|, which has no derivative at zero."""
     found = fit_latent(
@@ -357,6 +358,7 @@ def test_other_data_of_a_size_compile_nothing():
     assert not programs
 
 
+@pytest.mark.exhaustive
 def test_single_precision_is_near(x64):
     found = fitted("Poisson")
     with jax.enable_x64(False):
