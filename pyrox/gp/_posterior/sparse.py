@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_inputs
@@ -19,6 +20,24 @@ class Inducing(eqx.Module):
     mean: Float[Array, " M"]
     factor: CholeskyFactor
     jitter_var: Float[Array, ""]
+
+
+class Projection(eqx.Module):
+    """f(X) given v = L^-1 (u - mean): f = mean + explained^T v + r, r_i ~ N(0, left_i).
+
+    Points share no r here: these are the marginals.
+    """
+
+    mean: Float[Array, " N"]
+    explained: Float[Array, "M N"]
+    left: Float[Array, " N"]
+
+    def marginals(
+        self, mean: Float[Array, " M"], root: Float[Array, "M M"]
+    ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+        """Mean and variance of each f for v ~ N(mean, root root^T)."""
+        var = self.left + jnp.sum((root.T @ self.explained) ** 2, axis=0)
+        return self.mean + mean @ self.explained, var
 
 
 class SparseGPPrior(eqx.Module):
@@ -75,6 +94,12 @@ class SparseGPPrior(eqx.Module):
         K, jitter_var = self._covariance()
         root, ok = guarded_factor(K, jitter_var)
         return Inducing(mean_at(self.mean_fn, self.Z), root, jitter_var), ok
+
+    def project(self, inducing: Inducing, X: Float[Array, "N D"]) -> Projection:
+        """How u explains f at `X`. Cost: N M^2 operations."""
+        explained = inducing.factor.whiten(self.kernel(self.Z, X))
+        left = self.kernel.diag(X) - jnp.sum(explained**2, axis=0)
+        return Projection(mean_at(self.mean_fn, X), explained, jnp.maximum(left, 0))
 
     def _covariance(self) -> tuple[Array, Array]:
         K = self.kernel(self.Z, self.Z)

@@ -1,0 +1,226 @@
+"""p(y_i | f_i), one latent value a datum, and its expected log density.
+
+A likelihood is a callable from latent values (N,) to a NumPyro distribution of batch
+shape (N,). It is read where it is passed in; the NumPyro sites that it makes are made
+then, once, and their values are leaves of what was read.
+"""
+
+import abc
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
+
+from .._hyper.arrays import as_numbers, placed
+from .._hyper.checks import as_count, as_noise, as_values, is_traced, require
+from .._hyper.parameters import describe
+from .._numerics.closure import Closure, read
+from .._numerics.hermite import normal_expectation
+
+N_POINTS = 20
+
+
+class AbstractLikelihood(eqx.Module):
+    """p(y_i | f_i) for each of N data."""
+
+    @abc.abstractmethod
+    def expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """E[log p(y_i | f_i)] for f_i ~ N(mean_i, var_i)."""
+
+    @abc.abstractmethod
+    def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
+        """Whether there is a density of y at all."""
+
+
+class GaussianNoise(AbstractLikelihood):
+    """y_i = f_i + e_i, e_i ~ N(0, noise_var_i); its expectation has a closed form."""
+
+    noise_var: Float[Array, "..."]
+
+    def expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        noise_var = jnp.where(self.noise_var > 0, self.noise_var, 1)
+        misfit = ((y - mean) ** 2 + var) / noise_var
+        return -0.5 * (misfit + jnp.log(2 * jnp.pi * noise_var))
+
+    def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
+        return jnp.all(self.noise_var > 0)
+
+
+class ReadLikelihood(AbstractLikelihood):
+    """A user's likelihood as it was when it was read, by quadrature.
+
+    `values` are those of its NumPyro sites, by name.
+    """
+
+    log_density: Closure
+    support: Closure
+    values: dict[str, Array]
+    n_points: int = eqx.field(static=True)
+
+    def expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        def log_density(f):
+            return self.log_density(f, y, self.values)
+
+        return normal_expectation(log_density, mean, var, self.n_points)
+
+    def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
+        return jnp.all(self.support(y, self.values))
+
+
+def as_likelihood(
+    call: str,
+    y: Real[ArrayLike, " N"],
+    like: jax.ShapeDtypeStruct,
+    noise_var: Real[ArrayLike, "..."] | None,
+    likelihood: Callable | None,
+    n_points: int = N_POINTS,
+    site: str = "",
+) -> tuple[AbstractLikelihood, Shaped[Array, " N"]]:
+    """The likelihood and the values, checked; latent values will be `like` these."""
+    n = like.shape[0]
+    require_one_of(call, noise_var, likelihood)
+    if likelihood is None:
+        y = as_values(f"{call}(y=...)", y, n, at_run_time=False).astype(like.dtype)
+        known: Any = noise_var
+        noise = as_noise(f"{call}(noise_var=...)", known, n, at_run_time=False)
+        return GaussianNoise(noise.astype(like.dtype)), y
+    n_points = as_count(f"{call}(n_points=...)", n_points, 2)
+    y = as_outcomes(f"{call}(y=...)", y, like)
+    law, sites = with_sites_made(call, likelihood, like)
+    _require_support(f"{call}(y=...)", law, y, site)
+    values = {name: jnp.asarray(made["value"]) for name, made in sites.items()}
+    return read_likelihood(call, likelihood, like, y, values, n_points), y
+
+
+def require_one_of(call: str, noise_var: Any, likelihood: Any) -> None:
+    """Raise unless exactly one of the two was passed."""
+    if (noise_var is None) == (likelihood is None):
+        got = "neither" if noise_var is None else "both"
+        raise ValueError(
+            f"`{call}` must be given noise_var, for Gaussian noise, or a likelihood. "
+            f"Got {got}. Pass `noise_var=0.1`, say, or "
+            "`likelihood=lambda f: dist.Poisson(jnp.exp(f))`."
+        )
+    # A distribution is callable, too: it draws.
+    if hasattr(likelihood, "log_prob") or not callable(likelihood or len):
+        raise ValueError(
+            f"`{call}(likelihood=...)` must be a function from latent values to a "
+            f"NumPyro distribution. Got {likelihood!r}. Pass "
+            "`lambda f: dist.Poisson(jnp.exp(f))`, say."
+        )
+
+
+def as_outcomes(
+    call: str, y: Real[ArrayLike, " N"], like: jax.ShapeDtypeStruct
+) -> Shaped[Array, " N"]:
+    """`y` as N finite values: whole numbers stay what they are."""
+    values = as_values(call, y, like.shape[0], at_run_time=False)
+    given = as_numbers(y, call)
+    if jnp.issubdtype(given.dtype, jnp.floating):
+        return values.astype(like.dtype)
+    return placed(given).astype(jnp.int32)
+
+
+def read_likelihood(
+    call: str,
+    likelihood: Callable,
+    like: jax.ShapeDtypeStruct,
+    y: Shaped[Array, " N"],
+    values: Mapping[str, Array],
+    n_points: int,
+) -> ReadLikelihood:
+    """`likelihood` as it is now, its sites at values of these shapes."""
+
+    def log_density(f, y, values):
+        law = given_sites(likelihood, values)(f)
+        with as_numpyro_is():
+            return law.log_prob(_counted(law, y)).astype(like.dtype)
+
+    def support(y, values):
+        law = given_sites(likelihood, values)(jnp.zeros_like(like))
+        with as_numpyro_is():
+            return law.support(y) & jnp.isfinite(y)
+
+    call, values = f"{call}(likelihood=...)", dict(values)
+    density = read(call, log_density, like, y, values)
+    return ReadLikelihood(density, read(call, support, y, values), values, n_points)
+
+
+def given_sites(likelihood: Callable, values: Mapping[str, Array]) -> Callable:
+    """`likelihood` with these values of its sites, none of which is made again."""
+    if not values:
+        return likelihood
+    from numpyro import handlers
+
+    return handlers.block(handlers.substitute(likelihood, data=dict(values)))
+
+
+def with_sites_made(
+    call: str, likelihood: Callable, like: jax.ShapeDtypeStruct
+) -> tuple[Any, dict[str, Any]]:
+    """The distribution at f = 0, checked, and the NumPyro sites that were made."""
+    from numpyro import handlers
+    from numpyro.distributions import Distribution
+
+    n = like.shape[0]
+    with handlers.trace() as made, as_numpyro_is():
+        law = likelihood(np.zeros(n, like.dtype))
+    call = f"{call}(likelihood=...)"
+    if not isinstance(law, Distribution):
+        raise ValueError(
+            f"`{call}` must return a NumPyro distribution. Got a {type(law).__name__}. "
+            "Return one, `dist.Bernoulli(logits=f)` say, and leave the data to y."
+        )
+    if law.event_shape:
+        raise ValueError(
+            f"`{call}` must return one distribution a datum, of numbers. Got event "
+            f"shape {law.event_shape}. Leave out `to_event`."
+        )
+    if law.batch_shape != (n,):
+        raise ValueError(
+            f"`{call}` must return a distribution of batch shape ({n},), one a datum, "
+            f"for latent values of that shape. Got {law.batch_shape}. Compute its "
+            "parameters from f element by element."
+        )
+    kinds = "sample", "param"
+    return law, {name: s for name, s in made.items() if s["type"] in kinds}
+
+
+def _require_support(call: str, law: Any, y: Array, site: str) -> None:
+    if is_traced(y):
+        return
+    values = np.asarray(y)  # compiles nothing
+    with as_numpyro_is():
+        inside = law.support(values)
+    if is_traced(inside):
+        return
+    of = f" at site {site!r}" if site else ""
+    sentence = (
+        f"`{call}` must lie in the support of the likelihood{of}, a "
+        f"{type(law).__name__}: {describe(law.support)}. Pass other values, or a "
+        "likelihood that allows these."
+    )
+    require(y, lambda _: np.asarray(inside), sentence)
+
+
+def _counted(law: Any, y: Array) -> Array:
+    """Of discrete distributions some take whole numbers only."""
+    return y.astype(jnp.int32) if law.support.is_discrete else y
+
+
+@contextlib.contextmanager
+def as_numpyro_is() -> Iterator[None]:
+    """NumPyro mixes types and ranks, whatever the user has set."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
