@@ -14,7 +14,6 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 from .._hyper.checks import (
     as_count,
     as_inputs,
-    common_dtype,
     require_ok,
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
@@ -23,7 +22,7 @@ from .._numerics.blocks import block_rows, map_rows
 from .jitter import no_factor
 from .likelihood import N_POINTS, AbstractLikelihood, as_likelihood
 from .process import resolved
-from .sparse import Inducing, SparseGPPrior
+from .sparse import Inducing, SparseGPPrior, of_one_dtype
 
 Tree = TypeVar("Tree")
 
@@ -65,12 +64,12 @@ class AbstractGuide(AbstractParametrized):
         """Draws of u ~ q(u), the values at the inducing inputs of `prior`."""
         n_samples = as_count("guide.sample(n_samples=...)", n_samples)
         prior = _ready("guide.sample", self, prior)
-        return _checked(prior, _sample(self, key, prior, n_samples))
+        return sparse_checked(prior, _sample(self, key, prior, n_samples))
 
     def kl(self, prior: SparseGPPrior) -> Float[Array, ""]:
         """KL(q(u) || p(u)); for a point mass `-log p(u)`. Cost: O(M^3)."""
         prior = _ready("guide.kl", self, prior)
-        return _checked(prior, _kl(self, prior))
+        return sparse_checked(prior, _kl(self, prior))
 
     def predict(
         self,
@@ -89,7 +88,7 @@ class AbstractGuide(AbstractParametrized):
         prior = _ready(call, self, prior)
         X = as_inputs(f"{call}(X)", X, prior.Z.shape[1])
         size = block_rows(call, block_size, self.size, X.dtype)
-        return _checked(prior, _predict(self, prior, X, block_size=size))
+        return sparse_checked(prior, _predict(self, prior, X, block_size=size))
 
     def elbo(
         self,
@@ -170,14 +169,20 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
 
 
 def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:
-    """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     as_guide(call, guide, prior)
+    return ready(call, prior, guide)
+
+
+def ready(
+    call: str, prior: SparseGPPrior, guide: AbstractGuide | None = None
+) -> SparseGPPrior:
+    """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     prior = resolved(prior, prior.Z)
     Z = require_valid(call, (prior.kernel, guide), prior.Z)
     return eqx.tree_at(lambda p: p.Z, prior, Z)
 
 
-def _checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
+def sparse_checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
     """The first of a result and its success, or the sentence of a failed factor."""
     value, ok = result
     sentence = no_factor("SparseGPPrior", prior.jitter, prior.Z)
@@ -202,7 +207,7 @@ def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
 def _predict(
     guide: AbstractGuide, prior: SparseGPPrior, X: Array, block_size: int
 ) -> tuple[tuple[Array, Array], Array]:
-    prior, X = _one_dtype(prior, X)
+    prior, X = of_one_dtype(prior, X)
     inducing = prior.inducing()
 
     def moments(X):
@@ -211,11 +216,6 @@ def _predict(
 
     mean, var = map_rows(moments, X, block_size)
     return (mean, var), inducing.factor.succeeded()
-
-
-def _one_dtype(prior: SparseGPPrior, X: Array) -> tuple[SparseGPPrior, Array]:
-    dtype = common_dtype(prior.Z, X)
-    return eqx.tree_at(lambda p: p.Z, prior, prior.Z.astype(dtype)), X.astype(dtype)
 
 
 def evidence_bound(
@@ -233,7 +233,7 @@ def evidence_bound(
     """`guide.elbo`, as `call`."""
     as_guide(call, guide, prior)
     X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False)
-    prior, X = _one_dtype(prior, X)
+    prior, X = of_one_dtype(prior, X)
     like = jax.ShapeDtypeStruct(X.shape[:1], X.dtype)
     law, y = as_likelihood(call, y, like, noise_var, likelihood, n_points, site)
     n = X.shape[0]
