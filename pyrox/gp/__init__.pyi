@@ -58,6 +58,8 @@ from ._paths.ensemble import PathwiseEnsemble as PathwiseEnsemble
 from ._inference.fit import fit as fit
 from ._inference.fit_report import Fit as Fit
 from ._inference.iterative_fit import IterativeFit as IterativeFit
+from ._inference.sparse_fit import fit_sparse as fit_sparse
+from ._inference.sparse_report import SparseFit as SparseFit
 from ._inference.sensitivity import Sensitivity as Sensitivity
 from ._inference.sensitivity import sensitivity as sensitivity
 from ._inference.log_joint import model_log_joint as model_log_joint

@@ -29,6 +29,14 @@ class AbstractLikelihood(eqx.Module):
     """p(y_i | f_i) for each of N data."""
 
     @abc.abstractmethod
+    def parameters(self) -> dict[str, Array]:
+        """What can be trained, by name."""
+
+    @abc.abstractmethod
+    def given(self) -> dict[str, Array]:
+        """All values that it was given, by name."""
+
+    @abc.abstractmethod
     def expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
     ) -> Float[Array, " N"]:
@@ -43,6 +51,12 @@ class GaussianNoise(AbstractLikelihood):
     """y_i = f_i + e_i, e_i ~ N(0, noise_var_i); its expectation has a closed form."""
 
     noise_var: Float[Array, "..."]
+
+    def parameters(self) -> dict[str, Array]:
+        return {} if self.noise_var.ndim else self.given()
+
+    def given(self) -> dict[str, Array]:
+        return {"noise_var": self.noise_var}
 
     def expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
@@ -65,6 +79,12 @@ class ReadLikelihood(AbstractLikelihood):
     support: Closure
     values: dict[str, Array]
     n_points: int = eqx.field(static=True)
+
+    def parameters(self) -> dict[str, Array]:
+        return self.values
+
+    def given(self) -> dict[str, Array]:
+        return self.values
 
     def expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
@@ -95,12 +115,28 @@ def as_likelihood(
         known: Any = noise_var
         noise = as_noise(f"{call}(noise_var=...)", known, n, at_run_time=False)
         return GaussianNoise(noise.astype(like.dtype)), y
+    data = y, like, likelihood, n_points
+    law, y, _ = read_with_sites(call, *data, likelihood, site)
+    return law, y
+
+
+def read_with_sites(
+    call: str,
+    y: Real[ArrayLike, " N"],
+    like: jax.ShapeDtypeStruct,
+    likelihood: Callable,
+    n_points: int,
+    first: Callable,
+    site: str = "",
+) -> tuple["ReadLikelihood", Shaped[Array, " N"], dict[str, Any]]:
+    """The likelihood and the values, checked, and the NumPyro sites that it made when
+    it was called `first`."""
     n_points = as_count(f"{call}(n_points=...)", n_points, 2)
     y = as_outcomes(f"{call}(y=...)", y, like)
-    law, sites = with_sites_made(call, likelihood, like)
+    law, sites = with_sites_made(call, first, like)
     _require_support(f"{call}(y=...)", law, y, site)
     values = {name: jnp.asarray(made["value"]) for name, made in sites.items()}
-    return read_likelihood(call, likelihood, like, y, values, n_points), y
+    return read_likelihood(call, likelihood, like, y, values, n_points), y, sites
 
 
 def require_one_of(call: str, noise_var: Any, likelihood: Any) -> None:
