@@ -24,10 +24,24 @@ from pyrox.gp import (
     WhitenedGuide,
     fit_sparse,
 )
-from pyrox.gp._inference.natural import ascend, bound_and_target, from_sites, no_sites
+from pyrox.gp._inference.natural import (
+    Whitened,
+    ascend,
+    bound_and_target,
+    from_sites,
+    no_sites,
+)
+from pyrox.gp._inference.sparse_batches import (
+    Rates,
+    Run,
+    _step,
+    blocks_of,
+    bound_by_blocks,
+)
 from pyrox.gp._inference.sparse_problem import (
     as_sparse_problem,
     best_q,
+    from_vector,
     objective,
     to_vector,
 )
@@ -249,7 +263,102 @@ def test_single_precision_and_paths():
     assert rate[:5].mean() > 1.5 * rate[-10:].mean()
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["classes", "motorcycle"])
+def test_minibatches_come_near_the_optimum_of_all_data(name, x64):
+    """The rates end at a hundredth, so that some noise of the batches is left."""
+    prior, X, y, likelihood = SETS[name]()
+    how = {"likelihood": likelihood, "fixed": "all", **QUIET}
+    best = fit_sparse(prior, X, y, **how)
+    batches = {"batch_size": 50, "key": jax.random.key(0)}
+    found = fit_sparse(prior, X, y, **how, **batches)
+    assert best.elbo - 0.2 < found.elbo < best.elbo
+    few = fit_sparse(prior, X, y, **how, **batches, max_steps=20)
+    assert few.elbo < best.elbo - 1
+    np.testing.assert_allclose(
+        found.elbo,
+        found.guide.elbo(found.prior, X, y, likelihood=likelihood),
+        rtol=1e-9,
+    )
+    assert str(found).startswith("2000 minibatches of 50\n")
+
+
+def test_parameters_keep_their_names_in_and_out_of_programs(x64):
+    problem = problem_of(PRIOR, *DATA, trained)
+    inside, outside = jax.jit(to_vector)(problem), to_vector(problem)
+    np.testing.assert_allclose(inside, outside, rtol=1e-12)
+    for unpack in (from_vector, jax.jit(from_vector)):
+        values = unpack(problem, inside)[1].parameters()
+        np.testing.assert_allclose(values["scale"], 0.3)
+        assert values["df"] > 1
+
+
+@pytest.mark.exhaustive
+def test_minibatches_train_the_rest_too(x64):
+    prior, X, y, _ = motorcycle()
+    how = {"batch_size": 66, "key": jax.random.key(1), "max_steps": 3000}
+    best = fit_sparse(prior, X, y, likelihood=trained, **QUIET)
+    found = fit_sparse(prior, X, y, likelihood=trained, **how, **QUIET)
+    reached = found.elbo + found.log_prior - best.elbo - best.log_prior
+    assert -0.6 < reached < 1e-3
+    assert abs(found.parameters["scale"] - 0.3) > 0.01
+    noise = fit_sparse(prior, X, y, np.full(y.size, 0.2), **how, **QUIET)
+    bound = noise.prior.log_marginal_bound(X, y, np.full(y.size, 0.2))
+    assert bound - 0.3 < noise.elbo <= bound + 1e-9
+
+
+def test_a_whole_batch_at_the_optimum_moves_nothing(x64):
+    prior, X, y, likelihood = motorcycle()
+    prior = SparseGPPrior(prior.kernel, prior.Z[::4])
+    problem = problem_of(prior, X, y, likelihood, "all")
+    projection = problem.prior.project(problem.prior.inducing(), problem.X)
+    sites = no_sites(problem.X[:, 0])
+    best = jax.jit(ascend, static_argnums=4)(
+        problem.law, projection, problem.y, sites, 100
+    )
+    covariance = best.q.root @ best.q.root.T
+    precision = jnp.linalg.inv(covariance)
+    one, half = jnp.ones(()), jnp.full((), 0.5)
+    point, step = jnp.zeros(0), jnp.zeros((), jnp.int32)
+    rates = Rates(half, half, jnp.asarray(10, jnp.int32))
+    adam = optax.scale_by_adam().init(point)
+    rows = jnp.arange(y.size)
+    move = jax.jit(_step)
+    there = Run(best.q, precision, point, adam, one, step)
+    moved = move(problem, there, rates, rows)
+    np.testing.assert_allclose(moved.q.mean, best.q.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moved.q.divergence, best.q.divergence, rtol=1e-5)
+    # From elsewhere it does move, to a Gaussian although sites are negative.
+    prior_q = Whitened(jnp.zeros(5), jnp.eye(5), jnp.zeros(()))
+    moved = move(problem, there._replace(q=prior_q, precision=jnp.eye(5)), rates, rows)
+    _, target = bound_and_target(problem.law, projection, problem.y, prior_q)
+    A = np.asarray(projection.explained)
+    plain = np.eye(5) + 0.5 * (A * target.precision) @ A.T
+    assert np.linalg.eigvalsh(plain).min() < 0
+    assert np.linalg.eigvalsh(moved.precision).min() > 0
+    assert np.abs(moved.q.mean).max() > 0.1
+    root = np.asarray(moved.q.root)
+    np.testing.assert_allclose(root @ root.T @ moved.precision, np.eye(5), atol=1e-8)
+    for K in (40, 133):
+        law = as_sparse_problem(prior, X, y, None, likelihood, 20, "all", None, K).law
+        rest = law, best.q, *blocks_of(y.size, K)
+        blocks = bound_by_blocks(problem, problem.prior, *rest)
+        np.testing.assert_allclose(blocks, best.bound, rtol=1e-9)
+
+
 REFUSED = {
+    "batches without a key": (
+        lambda: fit_sparse(PRIOR, *DATA, 0.1, batch_size=2),
+        "a key to choose them. Got key=None",
+    ),
+    "a batch of more": (
+        lambda: fit_sparse(PRIOR, *DATA, 0.1, batch_size=6, key=jax.random.key(0)),
+        "Got 6 rows of 5.*at most batch_size=5",
+    ),
+    "a rate above one": (
+        lambda: fit_sparse(PRIOR, *DATA, 0.1, batch_size=2, natural_rate=2.0),
+        "natural_rate=...*above 0 and at most 1. Got 2.0",
+    ),
     "an exact prior": (
         lambda: fit_sparse(GPPrior(RBF(), np.zeros((1, 1))), *DATA, 0.1),
         "must be a SparseGPPrior. Got a GPPrior",

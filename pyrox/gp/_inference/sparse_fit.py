@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 from numpyro.distributions import Distribution
 from tqdm.auto import tqdm
 
@@ -19,6 +19,7 @@ from .._posterior.likelihood import N_POINTS, AbstractLikelihood
 from .._posterior.sparse import SparseGPPrior
 from .fit_input import as_tolerance
 from .natural import Ascent, Sites, no_sites
+from .sparse_batches import Rates, blocks_of, bound_by_blocks, run_batches
 from .sparse_problem import (
     SparseProblem,
     as_guide,
@@ -45,7 +46,11 @@ def fit_sparse(
     n_points: int = N_POINTS,
     fixed: Sequence[str] | str = (),
     noise_prior: Distribution | None = None,
-    max_steps: int = 200,
+    batch_size: int | None = None,
+    key: PRNGKeyArray | None = None,
+    learning_rate: float = 0.01,
+    natural_rate: float = 0.1,
+    max_steps: int | None = None,
     tolerance: float | None = None,
     progress: bool = True,
 ) -> SparseFit:
@@ -57,6 +62,10 @@ def fit_sparse(
     .001. Steps that would lower the bound, or lead to no Gaussian, are halved, so that
     heavy tails converge, too. All else by L-BFGS on the bound at the best q(u), which
     is sought anew at each evaluation. float64 is advised.
+
+    By minibatches, for many data, with rates that fall to a hundredth: of each batch a
+    natural-gradient step for q(u), which leads to a Gaussian whatever the likelihood,
+    and one of Adam for the rest.
 
     Args:
         prior: the hyperparameters and the inducing inputs to start from.
@@ -72,21 +81,28 @@ def fit_sparse(
         fixed: names of what stays: `"RBF.variance"`, `"Z"`, `"mean_fn"`, `"noise_var"`,
             `"scale"`; `"all"` for q(u) alone.
         noise_prior: a distribution over `noise_var`.
-        max_steps: of L-BFGS.
+        batch_size: rows of a minibatch; all data by default.
+        key: for the choice of these.
+        learning_rate: of Adam, in the unconstrained space, to begin with.
+        natural_rate: of the natural-gradient steps of minibatches, to begin with.
+        max_steps: of L-BFGS, by default 200; of minibatches, by default 2000.
         tolerance: on the largest entry of the gradient a datum in the unconstrained
             space, inducing inputs in standard deviations of their columns. By default
             1e-5 in float64 and 1e-4 in float32.
         progress: whether to show a bar.
 
     Returns:
-        A `SparseFit`; `print` it. Unless converged it warns.
+        A `SparseFit`; `print` it. Unless converged it warns; minibatches stop after
+        `max_steps`, and whether they have converged is not known.
 
     Raises:
         ValueError: what `guide.elbo` raises; names that are not there; a start without
-            a bound; values that are being traced.
+            a bound; values that are being traced; batches without a key, or larger than
+            the data.
 
     Cost: at each step of L-BFGS some natural-gradient steps, of 3 N M^2 + M^3
-        operations each, and one gradient of the bound.
+        operations each, and one gradient of the bound. The same of a minibatch, B for
+        N, and memory that does not grow with N but by the data themselves.
 
     Source: Hensman et al. 2015 (arXiv 1411.2005); Khan & Lin 2017 (arXiv 1703.04265);
         Salimbeni et al. 2018 (arXiv 1803.09151).
@@ -105,11 +121,18 @@ def fit_sparse(
         >>> bool(found.converged), f"{found.elbo:.1f}"
         (True, '-12.6')
     """
+    call = "fit_sparse"
     data = prior, X, y, noise_var, likelihood, n_points
-    problem = as_sparse_problem(*data, fixed, noise_prior)
-    most_steps = as_count("fit_sparse(max_steps=...)", max_steps)
+    if batch_size is not None:
+        batch_size = as_count(f"{call}(batch_size=...)", batch_size)
+    problem = as_sparse_problem(*data, fixed, noise_prior, batch_size)
+    default = 200 if batch_size is None else 2000
+    most_steps = as_count(f"{call}(max_steps=...)", max_steps or default)
     dtype = problem.X.dtype
     bound = as_tolerance(tolerance, 1e-5 if dtype.itemsize == 8 else 1e-4, dtype)
+    if batch_size is not None:
+        rates = _rates(natural_rate, learning_rate, most_steps, dtype)
+        return _by_batches(problem, key, rates, batch_size, progress, likelihood, bound)
     sites = no_sites(problem.X[:, 0])
     if slots(problem):
         end = _search(problem, sites, bound, most_steps, progress)
@@ -186,13 +209,6 @@ def _result(
     tolerance: Array,
     likelihood: Callable | None,
 ) -> SparseFit:
-    sentence = (
-        "`fit_sparse`: there is no bound at the values to start from: the covariance "
-        f"of Z is not positive definite in {problem.X.dtype}, or a prior or the "
-        "likelihood has no density there. Pass other values, a larger jitter, or "
-        "float64 arrays."
-    )
-    ok = jnp.isfinite(found.bound) & jnp.isfinite(found.log_prior)
     norm, n_steps = jnp.zeros_like(found.bound), jnp.zeros((), jnp.int32)
     if search is not None:
         norm, n_steps = search.gradient_norm, search.n_steps
@@ -200,7 +216,7 @@ def _result(
         prior=found.prior,
         guide=as_guide(found.ascent.q),
         parameters=found.law.given(),
-        elbo=require_ok(found.bound, ok, sentence),
+        elbo=_require_bound(problem, found.bound, found.log_prior),
         log_prior=found.log_prior,
         gradient_norm=norm,
         n_steps=n_steps,
@@ -210,5 +226,67 @@ def _result(
         n_data=problem.n_data,
         fixed=problem.fixed,
         batch_size=None,
+        given=likelihood,
+    )
+
+
+def _require_bound(problem: SparseProblem, bound: Array, log_prior: Array) -> Array:
+    sentence = (
+        "`fit_sparse`: there is no bound at the values to start from: the covariance "
+        f"of Z is not positive definite in {problem.X.dtype}, or a prior or the "
+        "likelihood has no density there. Pass other values, a larger jitter, or "
+        "float64 arrays."
+    )
+    return require_ok(bound, jnp.isfinite(bound) & jnp.isfinite(log_prior), sentence)
+
+
+def _rates(natural: float, adam: float, n_steps: int, dtype: np.dtype) -> Rates:
+    for name, rate in (("natural_rate", natural), ("learning_rate", adam)):
+        most = 1 if name == "natural_rate" else np.inf
+        if not 0 < float(rate) <= most or not np.isfinite(rate):
+            wanted = "a number above 0" + (" and at most 1" if most == 1 else "")
+            raise ValueError(
+                f"`fit_sparse({name}=...)` must be {wanted}. Got {rate!r}. Leave it "
+                "out, or pass 0.1, say."
+            )
+    numbers = (jnp.asarray(np.asarray(rate, dtype)) for rate in (natural, adam))
+    return Rates(next(numbers), next(numbers), jnp.asarray(np.int32(n_steps)))
+
+
+def _by_batches(
+    problem: SparseProblem,
+    key: PRNGKeyArray | None,
+    rates: Rates,
+    batch_size: int,
+    progress: bool,
+    likelihood: Callable | None,
+    tolerance: Array,
+) -> SparseFit:
+    n = problem.n_data
+    if key is None or batch_size > n:
+        got = "key=None" if key is None else f"{batch_size} rows of {n}"
+        raise ValueError(
+            "`fit_sparse(batch_size=...)` takes so many of the data at a time, and a "
+            f"key to choose them. Got {got}. Pass `key=jax.random.key(0)` and at most "
+            f"batch_size={n}; leave both out to use all data at once."
+        )
+    run = run_batches(problem, key, rates, batch_size, progress)
+    prior, law = from_vector(problem, run.point)
+    bound = bound_by_blocks(problem, prior, law, run.q, *blocks_of(n, batch_size))
+    of_priors = log_prior(problem, prior, law)
+    return SparseFit(
+        prior=prior,
+        guide=as_guide(run.q),
+        parameters=law.given(),
+        elbo=_require_bound(problem, bound, of_priors),
+        log_prior=of_priors,
+        gradient_norm=jnp.full_like(bound, jnp.nan),
+        n_steps=run.step,
+        n_natural_steps=run.step,
+        converged=jnp.asarray(False),
+        tolerance=tolerance,
+        n_data=n,
+        fixed=problem.fixed,
+        batch_size=batch_size,
         given=likelihood,
     )

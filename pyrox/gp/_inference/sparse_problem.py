@@ -21,10 +21,14 @@ from .._posterior.families import WhitenedGuide
 from .._posterior.guide import bound_of
 from .._posterior.likelihood import (
     AbstractLikelihood,
+    ReadLikelihood,
     as_likelihood,
     as_numpyro_is,
+    given_sites,
+    read_likelihood,
     read_with_sites,
     require_one_of,
+    with_sites_made,
 )
 from .._posterior.process import with_mean_read
 from .._posterior.sparse import SparseGPPrior
@@ -76,8 +80,10 @@ def as_sparse_problem(
     n_points: int,
     fixed: Sequence[str] | str,
     noise_prior: Distribution | None,
+    batch_size: int | None = None,
 ) -> SparseProblem:
-    """The problem in the float type of the inputs, with its priors apart."""
+    """The problem in the float type of the inputs, with its priors apart; its
+    likelihood is read for a batch, if there are such."""
     call = "fit_sparse"
     if not isinstance(prior, SparseGPPrior):
         raise ValueError(
@@ -106,6 +112,8 @@ def as_sparse_problem(
         start = _started(likelihood)
         law, y, sites = read_with_sites(call, y, like, likelihood, n_points, start)
         domains = {name: _domain(call, name, site) for name, site in sites.items()}
+        if batch_size is not None:
+            law = _of_batch(call, likelihood, law, y[:batch_size], like)
         if any(site["type"] == "sample" for site in sites.values()):
             log_prior = _read_log_prior(call, likelihood, like, law.parameters())
     spread = np.std(np.asarray(X), axis=0)
@@ -128,6 +136,18 @@ def _started(likelihood: Callable) -> Callable:
     own, a sample at the median of its prior."""
     seeded = handlers.seed(likelihood, 0)
     return handlers.substitute(seeded, substitute_fn=init_to_median())
+
+
+def _of_batch(
+    call: str,
+    likelihood: Callable,
+    law: ReadLikelihood,
+    y: Shaped[Array, " B"],
+    like: jax.ShapeDtypeStruct,
+) -> ReadLikelihood:
+    some, values = jax.ShapeDtypeStruct(y.shape, like.dtype), law.values
+    with_sites_made(call, given_sites(likelihood, values), some)  # for its checks
+    return read_likelihood(call, likelihood, some, y, values, law.n_points)
 
 
 def _domain(call: str, name: str, site: dict[str, Any]) -> Any:
@@ -182,8 +202,8 @@ def _every_slot(problem: SparseProblem) -> list[Slot]:
     prior, law = jax.tree.unflatten(structure, list(range(len(leaves))))
     found = [*prior_slots(prior, leaves)]
     found.append(Slot(INDUCING, prior.Z, constraints.real, True))
-    # Of a tree of places the noise has no rank to look at.
-    for name in problem.law.parameters():
+    # In the order in which JAX hands on a dictionary, and others do not.
+    for name in sorted(problem.law.parameters()):
         place = law.noise_var if name == NOISE else law.values[name]
         found.append(Slot(name, place, problem.domains[name], False))
     return found

@@ -86,7 +86,7 @@ def free_vector(
 ) -> Float[Array, " P"]:
     """The leaves of these slots in their unconstrained spaces, end to end."""
     free = [unbounded(slot, leaves[slot.leaf], dtype) for slot in slots]
-    return jnp.concatenate([jnp.ravel(values) for values in free])
+    return jnp.concatenate([jnp.zeros(0, dtype), *map(jnp.ravel, free)])
 
 
 def from_vector(

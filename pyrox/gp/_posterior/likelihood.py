@@ -8,13 +8,13 @@ then, once, and their values are leaves of what was read.
 import abc
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from .._hyper.arrays import as_numbers, placed
 from .._hyper.checks import as_count, as_noise, as_values, is_traced, require
@@ -24,6 +24,8 @@ from .._numerics.hermite import normal_expectation
 
 N_POINTS = 20
 
+Own = TypeVar("Own", bound="AbstractLikelihood")
+
 
 class AbstractLikelihood(eqx.Module):
     """p(y_i | f_i) for each of N data."""
@@ -31,6 +33,10 @@ class AbstractLikelihood(eqx.Module):
     @abc.abstractmethod
     def parameters(self) -> dict[str, Array]:
         """What can be trained, by name."""
+
+    @abc.abstractmethod
+    def rows(self: Own, rows: Int[Array, " B"]) -> Own:
+        """That of these data alone."""
 
     @abc.abstractmethod
     def given(self) -> dict[str, Array]:
@@ -54,6 +60,9 @@ class GaussianNoise(AbstractLikelihood):
 
     def parameters(self) -> dict[str, Array]:
         return {} if self.noise_var.ndim else self.given()
+
+    def rows(self, rows: Int[Array, " B"]) -> "GaussianNoise":
+        return GaussianNoise(self.noise_var[rows]) if self.noise_var.ndim else self
 
     def given(self) -> dict[str, Array]:
         return {"noise_var": self.noise_var}
@@ -82,6 +91,9 @@ class ReadLikelihood(AbstractLikelihood):
 
     def parameters(self) -> dict[str, Array]:
         return self.values
+
+    def rows(self, rows: Int[Array, " B"]) -> "ReadLikelihood":
+        return self  # it was read for so many
 
     def given(self) -> dict[str, Array]:
         return self.values
