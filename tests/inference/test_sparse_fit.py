@@ -328,15 +328,16 @@ def test_a_whole_batch_at_the_optimum_moves_nothing(x64):
     moved = move(problem, there, rates, rows)
     np.testing.assert_allclose(moved.q.mean, best.q.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(moved.q.divergence, best.q.divergence, rtol=1e-5)
-    # From elsewhere it does move, to a Gaussian although sites are negative.
-    prior_q = Whitened(jnp.zeros(5), jnp.eye(5), jnp.zeros(()))
-    moved = move(problem, there._replace(q=prior_q, precision=jnp.eye(5)), rates, rows)
-    _, target = bound_and_target(problem.law, projection, problem.y, prior_q)
+    # From far and sure it moves to a Gaussian, although a plain step leads to none.
+    sure = Whitened(jnp.full(5, 4.0), 0.01 * jnp.eye(5), jnp.zeros(()))
+    far = there._replace(q=sure, precision=1e4 * jnp.eye(5))
+    whole = Rates(jnp.ones(()), half, jnp.asarray(10, jnp.int32))
+    moved = move(problem, far, whole, rows)
+    _, target = bound_and_target(problem.law, projection, problem.y, sure)
     A = np.asarray(projection.explained)
-    plain = np.eye(5) + 0.5 * (A * target.precision) @ A.T
-    assert np.linalg.eigvalsh(plain).min() < 0
+    assert np.linalg.eigvalsh(np.eye(5) + (A * target.precision) @ A.T).min() < 0
     assert np.linalg.eigvalsh(moved.precision).min() > 0
-    assert np.abs(moved.q.mean).max() > 0.1
+    assert np.abs(moved.q.mean - 4).max() > 0.1
     root = np.asarray(moved.q.root)
     np.testing.assert_allclose(root @ root.T @ moved.precision, np.eye(5), atol=1e-8)
     for K in (40, 133):
