@@ -27,6 +27,7 @@ from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
+from ._kernels.inducing import init_inducing as init_inducing
 from ._posterior.guide import AbstractGuide as AbstractGuide
 from ._posterior.families import DeltaGuide as DeltaGuide
 from ._posterior.families import FullRankGuide as FullRankGuide
