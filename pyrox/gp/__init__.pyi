@@ -61,6 +61,11 @@ from ._inference.fit_report import Fit as Fit
 from ._inference.iterative_fit import IterativeFit as IterativeFit
 from ._inference.sparse_fit import fit_sparse as fit_sparse
 from ._inference.sparse_report import SparseFit as SparseFit
+from ._inference.observation import (
+    log_predictive_density as log_predictive_density,
+)
+from ._inference.observation import predict_observation as predict_observation
+from ._inference.observation import Observation as Observation
 from ._inference.sensitivity import Sensitivity as Sensitivity
 from ._inference.sensitivity import sensitivity as sensitivity
 from ._inference.log_joint import model_log_joint as model_log_joint

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._hyper.checks import is_traced
 from .._posterior.families import WhitenedGuide
@@ -64,6 +64,12 @@ class SparseFit(eqx.Module):
     def noise_var(self) -> Float[Array, "..."] | None:
         """The variance of the noise that was found or given, None with a likelihood."""
         return self.parameters.get(NOISE)
+
+    def predict(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+        """Mean and variance of f at each row of `X`: `guide.predict(prior, X)`."""
+        return self.guide.predict(self.prior, X, block_size=block_size)
 
     def __str__(self) -> str:
         if any(is_traced(leaf) for leaf in jax.tree.leaves(self)):

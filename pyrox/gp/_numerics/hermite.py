@@ -18,9 +18,28 @@ def normal_expectation(
 
     Exact for polynomials of degree 2 n_points - 1 (Abramowitz & Stegun 1964, 25.4.46).
     """
+    points, weights = _nodes(mean, var, n_points)
+    return weights @ jax.vmap(g)(points)
+
+
+def log_normal_expectation(
+    log_g: Callable[[Float[Array, " N"]], Float[Array, " N"]],
+    mean: Float[Array, " N"],
+    var: Float[Array, " N"],
+    n_points: int,
+) -> Float[Array, " N"]:
+    """log E[exp(log_g(f)_i)], by the same nodes."""
+    points, weights = _nodes(mean, var, n_points)
+    terms = jnp.log(weights)[:, None] + jax.vmap(log_g)(points)
+    return jax.nn.logsumexp(terms, axis=0)
+
+
+def _nodes(
+    mean: Float[Array, " N"], var: Float[Array, " N"], n_points: int
+) -> tuple[Float[Array, "K N"], Float[Array, " K"]]:
     nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
     weights = jnp.asarray(weights / weights.sum(), mean.dtype)
     # A root of zero has no derivative; below this rounding hides what a node adds.
     root = jnp.sqrt(jnp.maximum(var, float(jnp.finfo(var.dtype).eps) ** 2))
     points = jnp.asarray(nodes, mean.dtype)[:, None] * root[None] + mean[None]
-    return weights @ jax.vmap(g)(points)
+    return points, weights

@@ -20,7 +20,7 @@ from .._hyper.arrays import as_numbers, placed
 from .._hyper.checks import as_count, as_noise, as_values, is_traced, require
 from .._hyper.parameters import describe
 from .._numerics.closure import Closure, read
-from .._numerics.hermite import normal_expectation
+from .._numerics.hermite import log_normal_expectation, normal_expectation
 
 N_POINTS = 20
 
@@ -49,6 +49,12 @@ class AbstractLikelihood(eqx.Module):
         """E[log p(y_i | f_i)] for f_i ~ N(mean_i, var_i)."""
 
     @abc.abstractmethod
+    def log_expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """log E[p(y_i | f_i)] for f_i ~ N(mean_i, var_i)."""
+
+    @abc.abstractmethod
     def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
         """Whether there is a density of y at all."""
 
@@ -73,6 +79,12 @@ class GaussianNoise(AbstractLikelihood):
         noise_var = jnp.where(self.noise_var > 0, self.noise_var, 1)
         misfit = ((y - mean) ** 2 + var) / noise_var
         return -0.5 * (misfit + jnp.log(2 * jnp.pi * noise_var))
+
+    def log_expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        total = var + self.noise_var
+        return -0.5 * ((y - mean) ** 2 / total + jnp.log(2 * jnp.pi * total))
 
     def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
         return jnp.all(self.noise_var > 0)
@@ -105,6 +117,14 @@ class ReadLikelihood(AbstractLikelihood):
             return self.log_density(f, y, self.values)
 
         return normal_expectation(log_density, mean, var, self.n_points)
+
+    def log_expected(
+        self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
+    ) -> Float[Array, " N"]:
+        def log_density(f):
+            return self.log_density(f, y, self.values)
+
+        return log_normal_expectation(log_density, mean, var, self.n_points)
 
     def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
         return jnp.all(self.support(y, self.values))
