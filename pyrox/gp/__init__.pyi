@@ -29,11 +29,13 @@ from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._posterior.latent import latent as latent
 from ._posterior.latent import LatentPosterior as LatentPosterior
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
+from ._kernels.inducing import init_inducing as init_inducing
 from ._posterior.guide import AbstractGuide as AbstractGuide
 from ._posterior.families import DeltaGuide as DeltaGuide
 from ._posterior.families import FullRankGuide as FullRankGuide
 from ._posterior.families import MeanFieldGuide as MeanFieldGuide
 from ._posterior.families import WhitenedGuide as WhitenedGuide
+from ._posterior.optimal import optimal_guide as optimal_guide
 
 from ._paths.samplers import PathwiseSampler as PathwiseSampler
 from ._paths.samplers import DecoupledPathwiseSampler as DecoupledPathwiseSampler
@@ -61,6 +63,13 @@ from ._inference.fit_report import Fit as Fit
 from ._inference.iterative_fit import IterativeFit as IterativeFit
 from ._inference.latent_fit import fit_latent as fit_latent
 from ._inference.latent_fit import LatentFit as LatentFit
+from ._inference.sparse_fit import fit_sparse as fit_sparse
+from ._inference.sparse_report import SparseFit as SparseFit
+from ._inference.observation import (
+    log_predictive_density as log_predictive_density,
+)
+from ._inference.observation import predict_observation as predict_observation
+from ._inference.observation import Observation as Observation
 from ._inference.sensitivity import Sensitivity as Sensitivity
 from ._inference.sensitivity import sensitivity as sensitivity
 from ._inference.log_joint import model_log_joint as model_log_joint

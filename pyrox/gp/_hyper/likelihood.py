@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from .arrays import as_numbers, is_traced, placed, require_single
-from .checks import require, require_finite, require_ok
+from .arrays import as_numbers, is_traced, placed
+from .checks import as_values, require, require_ok
 from .parameters import describe
 
 
@@ -22,7 +22,9 @@ def as_numpyro_is() -> Iterator[None]:
         yield
 
 
-def as_distribution(call: str, likelihood: Callable, f: Float[Array, " N"]) -> Any:
+def as_distribution(
+    call: str, likelihood: Callable, f: Float[Array | np.ndarray, " N"]
+) -> Any:
     """`likelihood(f)`, if it is a distribution of one number for each entry of f."""
     from numpyro.distributions import Distribution
 
@@ -54,45 +56,47 @@ def as_distribution(call: str, likelihood: Callable, f: Float[Array, " N"]) -> A
     return law
 
 
-def as_outcomes(call: str, y: ArrayLike, n_data: int) -> Shaped[Array, " N"]:
+def as_outcomes(
+    call: str, y: ArrayLike, n_data: int, *, at_run_time: bool = True
+) -> Shaped[Array, " N"]:
     """`y` as N finite numbers; whole ones by type stay so, for distributions that count
     by them."""
+    values = as_values(call, y, n_data, at_run_time=at_run_time)
     given = as_numbers(y, call)
-    if given.shape != (n_data,):
-        fix = (
-            "Pass `y[:, 0]`."
-            if given.shape == (n_data, 1)
-            else f"Pass one value for each of the {n_data} rows of X."
-        )
-        raise ValueError(
-            f"`{call}` must have shape ({n_data},). Got {given.shape}. {fix}"
-        )
-    if not jnp.issubdtype(given.dtype, jnp.floating):
-        return placed(given).astype(jnp.int32)
-    require_single(call, given)
-    return require_finite(placed(given), call)
+    if jnp.issubdtype(given.dtype, jnp.floating):
+        return values
+    return placed(given).astype(jnp.int32)
 
 
 def require_support(
-    call: str, law: Any, y: Shaped[Array, " N"], other: Any
+    call: str,
+    law: Any,
+    y: Shaped[Array, " N"],
+    other: Any = None,
+    *,
+    site: str = "",
+    at_run_time: bool = True,
 ) -> Shaped[Array, " N"]:
     """`y`, if the distribution `law` can take these values, else raise the first that
     it cannot. `other` is the same of other latent values: where the support differs,
     nothing can be said before these are known."""
     with as_numpyro_is():
-        bounds = zip(*(jax.tree.leaves(d.support) for d in (law, other)), strict=True)
+        both = jax.tree.leaves(law.support), jax.tree.leaves((other or law).support)
+        bounds = zip(*both, strict=True)
         fixed: Any = all(is_traced(a) or np.array_equal(a, b) for a, b in bounds)
         if not fixed:
             return y
         known = y if is_traced(y) else np.asarray(y)  # by NumPy: compiles nothing
         inside: Any = law.support(known)
+    of = f" at site {site!r}" if site else ""
     sentence = (
-        f"`{call}` must lie in the support of the likelihood, a {type(law).__name__}: "
-        f"{describe(law.support)}. Pass such values, or a likelihood for these."
+        f"`{call}` must lie in the support of the likelihood{of}, a "
+        f"{type(law).__name__}: {describe(law.support)}. Pass such values, or a "
+        "likelihood for these."
     )
-    if is_traced(inside):
-        return require_ok(y, inside, sentence)
-    return require(y, lambda _: np.asarray(inside), sentence)
+    if not is_traced(inside):
+        return require(y, lambda _: np.asarray(inside), sentence)
+    return require_ok(y, inside, sentence) if at_run_time else y
 
 
 def log_prob(law: Any, y: Shaped[Array, " N"], dtype: Any) -> Float[Array, " N"]:

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -29,9 +29,10 @@ from .._posterior.derivatives import (
     require_derivatives,
 )
 from .._posterior.exact import GPPrior
-from .._posterior.guide import AbstractGuide, as_guide
+from .._posterior.guide import AbstractGuide, as_guide, evidence_bound
 from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.latent import latent_moments
+from .._posterior.likelihood import N_POINTS
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
@@ -293,8 +294,11 @@ def svgp_factor(
     guide: AbstractGuide,
     X: Real[ArrayLike, "N D"],
     y: Real[ArrayLike, " N"],
-    noise_var: Real[ArrayLike, "..."],
+    noise_var: Real[ArrayLike, "..."] | None = None,
     n_total: int | None = None,
+    *,
+    likelihood: Callable | None = None,
+    n_points: int = N_POINTS,
 ) -> tuple[SparseGPPrior, AbstractGuide]:
     """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
 
@@ -311,15 +315,19 @@ def svgp_factor(
         guide: q(u); its values start the training.
         X: inputs of all data or of a minibatch.
         y: their values.
-        noise_var: variance of the noise, () or (N,).
+        noise_var: variance of the noise, () or (N,); or pass a likelihood.
         n_total: the number of data that a minibatch stands for.
+        likelihood: a function from latent values (N,) to a NumPyro distribution of
+            batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
+            make sample and param sites of its own, which count once.
+        n_points: of its quadrature.
 
     Returns:
         `prior` and `guide` with the values of this evaluation of the model.
 
     Raises:
         ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it.
+            around it; what `guide.elbo` raises of the likelihood.
 
     Example:
         >>> import jax.numpy as jnp
@@ -334,7 +342,9 @@ def svgp_factor(
     """
     as_guide("svgp_factor(guide=...)", guide, prior)
     prior, guide = resolved(prior, prior.Z), _as_params(guide)
-    add_factor(name, guide.elbo(prior, X, y, noise_var, n_total))
+    data = X, y, noise_var, likelihood
+    bound = evidence_bound("svgp_factor", guide, prior, *data, n_total, n_points, name)
+    add_factor(name, bound)
     return prior, guide
 
 

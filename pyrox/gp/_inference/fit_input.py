@@ -1,7 +1,7 @@
 """What a fit is given: checked, and stated as a problem."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -23,7 +23,10 @@ from .._posterior.derivatives import Derivatives, checked
 from .._posterior.exact import GPPrior
 from .._posterior.mean import ReadMean
 from .._posterior.process import with_mean_read
+from .._posterior.sparse import SparseGPPrior
 from .trained import NOISE, Problem, named_values, trainable_names, without_priors
+
+Prior = TypeVar("Prior", GPPrior, SparseGPPrior)
 
 
 def as_problem(
@@ -39,7 +42,7 @@ def as_problem(
     if not isinstance(prior, GPPrior):
         raise ValueError(
             f"`fit(prior, ...)` must be a GPPrior. Got a {type(prior).__name__}. Pass "
-            "`GPPrior(kernel, X)`; to fit a SparseGPPrior maximise its `elbo` by SVI."
+            "`GPPrior(kernel, X)`; `fit_sparse` takes a SparseGPPrior."
         )
     fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
     n = prior.X.shape[0]
@@ -64,10 +67,10 @@ def as_problem(
         )
     for name, value in [*named_values(prior), (NOISE, noise_var)]:
         if name in priors and name not in fixed:
-            _require_density(name, value, priors[name])
+            require_density(name, value, priors[name])
     dtype = common_dtype(prior.X, y)
     prior = eqx.tree_at(lambda p: p.X, prior, prior.X.astype(dtype))
-    prior = with_mean_read(_with_mean_of(dtype, prior), prior.X)
+    prior = with_mean_read(with_mean_of(dtype, prior), prior.X)
     y, noise_var = y.astype(dtype), noise_var.astype(dtype)
     derivatives = jax.tree.map(lambda leaf: leaf.astype(dtype), derivatives)
     return Problem(prior, y, noise_var, derivatives, priors, fixed, seen)
@@ -87,7 +90,7 @@ def _require_data(
     return require_ok(y, some, sentence)
 
 
-def _with_mean_of(dtype: np.dtype, prior: GPPrior) -> GPPrior:
+def with_mean_of(dtype: np.dtype, prior: Prior) -> Prior:
     """`prior` with the arrays of its mean function in the type that they are trained
     in, before it is read."""
     if isinstance(prior.mean_fn, ReadMean) or not jax.tree.leaves(prior.mean_fn):
@@ -148,7 +151,7 @@ def _require_names(fixed: tuple[str, ...], prior: GPPrior, noise_var: Any) -> No
     raise_if_ambiguous(modules(prior), {name.rpartition(".")[0] for name in fixed})
 
 
-def _require_density(name: str, value: Any, prior: Distribution) -> None:
+def require_density(name: str, value: Any, prior: Distribution) -> None:
     """Raise if the start lies where its prior has no density."""
     base: Any = prior
     while hasattr(base, "base_dist"):

@@ -146,12 +146,12 @@ def value_lines(posterior: ConditionedGP, fixed: tuple[str, ...]) -> list[str]:
         values.append((MEAN, np.concatenate(arrays)))
     width = max(len(name) for name, _ in values)
     return [
-        f"  {name:{width}}  {_numbers(value)}{'  (fixed)' if name in fixed else ''}"
+        f"  {name:{width}}  {numbers(value)}{'  (fixed)' if name in fixed else ''}"
         for name, value in values
     ]
 
 
-def _numbers(value: np.ndarray) -> str:
+def numbers(value: np.ndarray) -> str:
     """The entries of an array, the middle ones left out where they are many."""
     entries = [f"{x:.4g}" for x in value.ravel()]
     if len(entries) > 8:

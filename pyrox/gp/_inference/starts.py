@@ -79,9 +79,9 @@ def _at_data(
         own = jr.fold_in(_key(key), i)
         if slot.name in problem.priors:
             value = jnp.asarray(problem.priors[slot.name].sample(own))
-            free = unbounded(slot, value, problem)
+            free = unbounded(slot, value, problem.y.dtype)
         else:
-            free = unbounded(slot, leaves[slot.leaf], problem)
+            free = unbounded(slot, leaves[slot.leaf], problem.y.dtype)
             # A logarithm moves by one in any unit, a number without bounds by its size.
             size = jnp.abs(free) if slot.has_scale and is_real(slot) else 1
             free = free + step * size * jr.normal(own, free.shape, free.dtype)

@@ -1,6 +1,6 @@
 """What a fit moves: hyperparameters, mean and noise, as one vector without bounds."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ from .._posterior.mean import own_arrays
 from .._posterior.missing import how_many
 
 NOISE, MEAN = "noise_var", "mean_fn"
+Tree = TypeVar("Tree")
+Prior = TypeVar("Prior")
 
 
 class Problem(eqx.Module):
@@ -52,7 +54,7 @@ class Slot(NamedTuple):
     has_scale: bool
 
 
-def without_priors(prior: GPPrior) -> tuple[GPPrior, dict[str, Distribution]]:
+def without_priors(prior: Prior) -> tuple[Prior, dict[str, Distribution]]:
     """`prior` with its current values alone, and the distributions that were set."""
     with handlers.block(), handlers.trace() as sites:
         with handlers.substitute(data=dict(named_values(prior))):
@@ -60,7 +62,7 @@ def without_priors(prior: GPPrior) -> tuple[GPPrior, dict[str, Distribution]]:
     return bare, {name: sites[name]["fn"] for name in sites}
 
 
-def named_values(prior: GPPrior) -> list[tuple[str, Array]]:
+def named_values(prior: Any) -> list[tuple[str, Array]]:
     """All hyperparameters with their names, of which two may be the same."""
     return [
         (site(m, field.name), getattr(m, field.name)) for m, field in _fields(prior)
@@ -76,17 +78,29 @@ def trainable_names(prior: GPPrior, noise_var: Array) -> tuple[str, ...]:
 def to_vector(problem: Problem) -> Float[Array, " P"]:
     """The current values, each in its unconstrained space, one after the other."""
     leaves = jax.tree.leaves((problem.prior, problem.noise_var))
-    free = [unbounded(slot, leaves[slot.leaf], problem) for slot in slots(problem)]
-    return jnp.concatenate([jnp.ravel(values) for values in free])
+    return free_vector(leaves, slots(problem), problem.y.dtype)
+
+
+def free_vector(
+    leaves: list[Array], slots: "list[Slot]", dtype: np.dtype
+) -> Float[Array, " P"]:
+    """The leaves of these slots in their unconstrained spaces, end to end."""
+    free = [unbounded(slot, leaves[slot.leaf], dtype) for slot in slots]
+    return jnp.concatenate([jnp.zeros(0, dtype), *map(jnp.ravel, free)])
 
 
 def from_vector(
     problem: Problem, vector: Float[Array, " P"]
 ) -> tuple[GPPrior, Float[Array, "..."]]:
     """The prior and the noise with these values in place."""
-    leaves, structure = jax.tree.flatten((problem.prior, problem.noise_var))
+    return filled((problem.prior, problem.noise_var), slots(problem), vector)
+
+
+def filled(tree: Tree, slots: "list[Slot]", vector: Float[Array, " P"]) -> Tree:
+    """`tree` with the values of these slots in place."""
+    leaves, structure = jax.tree.flatten(tree)
     start = 0
-    for slot in slots(problem):
+    for slot in slots:
         transform = biject_to(slot.constraint)
         shape = transform.inverse_shape(leaves[slot.leaf].shape)
         end = start + int(np.prod(shape))
@@ -117,10 +131,10 @@ def log_prior(
     return total
 
 
-def unbounded(slot: Slot, value: Array, problem: Problem) -> Array:
+def unbounded(slot: Slot, value: Array, dtype: np.dtype) -> Array:
     """`value` in its unconstrained space."""
-    free = biject_to(slot.constraint).inv(value.astype(problem.y.dtype))
-    return jnp.asarray(free).astype(problem.y.dtype)
+    free = biject_to(slot.constraint).inv(value.astype(dtype))
+    return jnp.asarray(free).astype(dtype)
 
 
 def is_real(slot: Slot) -> bool:
@@ -160,6 +174,15 @@ def _every_slot(prior: GPPrior, noise_var: Array) -> list[Slot]:
     """What can be trained, by its place in the tree: names need not be unique."""
     leaves, structure = jax.tree.flatten((prior, noise_var))
     places = jax.tree.unflatten(structure, list(range(len(leaves))))
+    found = prior_slots(places[0], leaves)
+    if noise_var.ndim == 0:
+        found.append(Slot(NOISE, places[1], constraints.positive, True))
+    return found
+
+
+def prior_slots(places: Any, leaves: list[Array]) -> list[Slot]:
+    """The hyperparameters of a prior and the arrays of its mean; `places` is the prior
+    with the place of each leaf among `leaves` in it."""
     found = [
         Slot(
             site(m, f.name),
@@ -167,18 +190,16 @@ def _every_slot(prior: GPPrior, noise_var: Array) -> list[Slot]:
             constraint_of(f),
             f.metadata["scale"] is not None,
         )
-        for m, f in _fields(places[0])
+        for m, f in _fields(places)
     ]
     taken = {slot.leaf for slot in found}
     found += [
         Slot(MEAN, leaf, constraints.real, False)
-        for leaf in jax.tree.leaves(own_arrays(places[0].mean_fn))
+        for leaf in jax.tree.leaves(own_arrays(places.mean_fn))
         if leaf not in taken and jnp.issubdtype(leaves[leaf].dtype, jnp.floating)
     ]
-    if noise_var.ndim == 0:
-        found.append(Slot(NOISE, places[1], constraints.positive, True))
     return found
 
 
-def _fields(prior: GPPrior) -> list[tuple[Any, Any]]:
+def _fields(prior: Any) -> list[tuple[Any, Any]]:
     return [(m, field) for m in modules(prior) for field in hyperparameter_fields(m)]

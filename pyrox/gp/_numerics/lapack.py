@@ -106,6 +106,32 @@ def _cholesky_jvp(primals, tangents):
     return L, L @ half
 
 
+@looped_on_cpu
+def _triangle(A: Array) -> Array:
+    R = jnp.linalg.qr(A, mode="r")
+    return (jnp.where(jnp.diagonal(R) < 0, -1, 1)[:, None] * R).T
+
+
+@jax.custom_jvp
+def gram_root(A: Float[Array, "N M"]) -> Float[Array, "M M"]:
+    """The lower-triangular L with L L^T = A^T A, of a tall A of full rank.
+
+    Without that product, whose condition number is the square of that of A.
+    """
+    return _triangle(A)
+
+
+@gram_root.defjvp
+def _gram_root_jvp(primals, tangents):
+    # As for `cholesky`, with d(A^T A) = A^T dA + dA^T A and Q = A L^-T.
+    (A,), (dA,) = primals, tangents
+    L = gram_root(A)
+    inner = solve_lower(L, dA.T @ solve_lower(L, A.T).T)
+    inner = inner + inner.T
+    half = jnp.tril(inner) - jnp.diag(jnp.diagonal(inner)) / 2
+    return L, L @ half
+
+
 @jax.custom_jvp
 def eigh(A: Float[Array, "N N"]) -> tuple[Float[Array, " N"], Float[Array, "N N"]]:
     """Eigenvalues of a symmetric A, ascending, and its eigenvectors as columns.

@@ -2,29 +2,27 @@
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 
 from .._hyper.checks import (
     as_count,
     as_inputs,
-    as_noise,
-    as_values,
-    common_dtype,
     require_ok,
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
 from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
 from .jitter import no_factor
-from .mean import mean_at
+from .likelihood import N_POINTS, AbstractLikelihood, as_likelihood
 from .process import resolved
-from .sparse import Inducing, SparseGPPrior
+from .sparse import Inducing, SparseGPPrior, of_one_dtype
 
 Tree = TypeVar("Tree")
 
@@ -66,12 +64,12 @@ class AbstractGuide(AbstractParametrized):
         """Draws of u ~ q(u), the values at the inducing inputs of `prior`."""
         n_samples = as_count("guide.sample(n_samples=...)", n_samples)
         prior = _ready("guide.sample", self, prior)
-        return _checked(prior, _sample(self, key, prior, n_samples))
+        return sparse_checked(prior, _sample(self, key, prior, n_samples))
 
     def kl(self, prior: SparseGPPrior) -> Float[Array, ""]:
         """KL(q(u) || p(u)); for a point mass `-log p(u)`. Cost: O(M^3)."""
         prior = _ready("guide.kl", self, prior)
-        return _checked(prior, _kl(self, prior))
+        return sparse_checked(prior, _kl(self, prior))
 
     def predict(
         self,
@@ -90,39 +88,58 @@ class AbstractGuide(AbstractParametrized):
         prior = _ready(call, self, prior)
         X = as_inputs(f"{call}(X)", X, prior.Z.shape[1])
         size = block_rows(call, block_size, self.size, X.dtype)
-        return _checked(prior, _predict(self, prior, X, block_size=size))
+        return sparse_checked(prior, _predict(self, prior, X, block_size=size))
 
     def elbo(
         self,
         prior: SparseGPPrior,
         X: Real[ArrayLike, "N D"],
         y: Real[ArrayLike, " N"],
-        noise_var: Real[ArrayLike, "..."],
+        noise_var: Real[ArrayLike, "..."] | None = None,
         n_total: int | None = None,
+        *,
+        likelihood: Callable | None = None,
+        n_points: int = N_POINTS,
     ) -> Float[Array, ""]:
-        """The evidence lower bound for y = f(X) + e, e ~ N(0, noise_var), closed form.
+        """The evidence lower bound for y_i ~ p(y_i | f(x_i)).
 
-            n_total / N * sum_i E_q[log N(y_i; f_i, noise_var_i)] - KL(q(u) || p(u))
+            n_total / N * sum_i E_q[log p(y_i | f_i)] - KL(q(u) || p(u))
 
-        Hensman et al. 2013, section 3.1. Like a log-density, it is `-inf` where traced
-        hyperparameters or noise make it impossible to compute.
+        Hensman et al. 2013, section 3.1; Hensman et al. 2015 (arXiv 1411.2005). For
+        Gaussian noise, y = f(X) + e, e ~ N(0, noise_var), in closed form; for any other
+        likelihood the expectation is by Gauss-Hermite quadrature, whose error falls
+        fast where log p is smooth on the scale of q(f): compare two `n_points`. Like a
+        log-density, it is `-inf` where traced hyperparameters, noise or data make it
+        impossible to compute.
 
         Args:
             X: the inputs of these data, all of them or a minibatch.
             y: their values.
-            noise_var: variance of the noise, () or (N,).
+            noise_var: variance of the noise, () or (N,); or pass a likelihood.
             n_total: the number of data that a minibatch stands for.
+            likelihood: a function from latent values (N,) to a NumPyro distribution of
+                batch shape (N,), `lambda f: dist.Poisson(jnp.exp(f))`.
+            n_points: of the quadrature.
 
-        Cost: O(M^3 + N M^2).
+        Raises:
+            ValueError: shapes that do not fit; both or neither of noise_var and
+                likelihood; a likelihood that returns something else; values outside of
+                its support.
+
+        Cost: O(M^3 + N M^2), and `n_points` densities a datum.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> import numpyro.distributions as dist
+            >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide
+            >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([3, 0])
+            >>> prior, guide = SparseGPPrior(RBF(), Z=X), WhitenedGuide.init(2)
+            >>> rate = lambda f: dist.Poisson(jnp.exp(f))
+            >>> print(f"{guide.elbo(prior, X, y, likelihood=rate):.2f}")
+            -5.09
         """
-        call = "guide.elbo"
-        as_guide(call, self, prior)
-        X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False)
-        n = X.shape[0]
-        y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
-        noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)
-        total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
-        return _elbo(self, resolved(prior, prior.Z), X, y, noise_var, total)
+        data = X, y, noise_var, likelihood
+        return evidence_bound("guide.elbo", self, prior, *data, n_total, n_points)
 
 
 class AbstractGaussianGuide(AbstractGuide):
@@ -152,14 +169,20 @@ def as_guide(call: str, guide: Any, prior: SparseGPPrior) -> AbstractGuide:
 
 
 def _ready(call: str, guide: AbstractGuide, prior: SparseGPPrior) -> SparseGPPrior:
-    """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     as_guide(call, guide, prior)
+    return ready(call, prior, guide)
+
+
+def ready(
+    call: str, prior: SparseGPPrior, guide: AbstractGuide | None = None
+) -> SparseGPPrior:
+    """`prior` with values for its hyperparameters; theirs and the guide's checked."""
     prior = resolved(prior, prior.Z)
     Z = require_valid(call, (prior.kernel, guide), prior.Z)
     return eqx.tree_at(lambda p: p.Z, prior, Z)
 
 
-def _checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
+def sparse_checked(prior: SparseGPPrior, result: tuple[Tree, Array]) -> Tree:
     """The first of a result and its success, or the sentence of a failed factor."""
     value, ok = result
     sentence = no_factor("SparseGPPrior", prior.jitter, prior.Z)
@@ -184,47 +207,53 @@ def _kl(guide: AbstractGuide, prior: SparseGPPrior) -> tuple[Array, Array]:
 def _predict(
     guide: AbstractGuide, prior: SparseGPPrior, X: Array, block_size: int
 ) -> tuple[tuple[Array, Array], Array]:
-    prior, X = _one_dtype(prior, X)
+    prior, X = of_one_dtype(prior, X)
     inducing = prior.inducing()
 
     def moments(X):
-        return jnp.stack(_marginals(guide, prior, inducing, X))
+        projection = prior.project(inducing, X)
+        return jnp.stack(projection.marginals(*guide.whitened(inducing)))
 
     mean, var = map_rows(moments, X, block_size)
     return (mean, var), inducing.factor.succeeded()
 
 
-def _one_dtype(prior: SparseGPPrior, X: Array) -> tuple[SparseGPPrior, Array]:
-    dtype = common_dtype(prior.Z, X)
-    return eqx.tree_at(lambda p: p.Z, prior, prior.Z.astype(dtype)), X.astype(dtype)
-
-
-def _marginals(
-    guide: AbstractGuide, prior: SparseGPPrior, inducing: Inducing, X: Array
-) -> tuple[Array, Array]:
-    mean, root = guide.whitened(inducing)
-    explained = inducing.factor.whiten(prior.kernel(prior.Z, X))
-    left = prior.kernel.diag(X) - jnp.sum(explained**2, axis=0)
-    var = jnp.maximum(left, 0) + jnp.sum((root.T @ explained) ** 2, axis=0)
-    return mean_at(prior.mean_fn, X) + mean @ explained, var
+def evidence_bound(
+    call: str,
+    guide: AbstractGuide,
+    prior: SparseGPPrior,
+    X: Real[ArrayLike, "N D"],
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."] | None,
+    likelihood: Callable | None,
+    n_total: int | None,
+    n_points: int,
+    site: str = "",
+) -> Float[Array, ""]:
+    """`guide.elbo`, as `call`."""
+    as_guide(call, guide, prior)
+    X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False)
+    prior, X = of_one_dtype(prior, X)
+    like = jax.ShapeDtypeStruct(X.shape[:1], X.dtype)
+    law, y = as_likelihood(call, y, like, noise_var, likelihood, n_points, site)
+    n = X.shape[0]
+    total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
+    return bound_of(guide, resolved(prior, prior.Z), law, X, y, total)
 
 
 @functools.partial(jit, static_argnames="n_total")
-def _elbo(
+def bound_of(
     guide: AbstractGuide,
     prior: SparseGPPrior,
-    X: Array,
-    y: Array,
-    noise_var: Array,
+    law: AbstractLikelihood,
+    X: Float[Array, "N D"],
+    y: Shaped[Array, " N"],
     n_total: int,
-) -> Array:
-    prior, X = _one_dtype(prior, X)
-    y, noise_var = y.astype(X.dtype), noise_var.astype(X.dtype)
+) -> Float[Array, ""]:
+    """The evidence lower bound of what was checked, `-inf` where there is none."""
     inducing, ok = prior.guarded_inducing()
-    ok = ok & valid((prior.kernel, guide)) & jnp.all(noise_var > 0)
-    noise_var = jnp.where(ok, noise_var, 1)
-    mean, var = _marginals(guide, prior, inducing, X)
-    misfit = ((y - mean) ** 2 + var) / noise_var
-    expected = -0.5 * (misfit + jnp.log(2 * jnp.pi * noise_var))
-    value = n_total / X.shape[0] * jnp.sum(expected) - guide.divergence(inducing)
+    ok = ok & valid((prior.kernel, guide)) & law.allows(y)
+    mean, var = prior.project(inducing, X).marginals(*guide.whitened(inducing))
+    expected = jnp.sum(law.expected(mean, var, y))
+    value = n_total / X.shape[0] * expected - guide.divergence(inducing)
     return jnp.where(ok & jnp.isfinite(value), value, -jnp.inf)
