@@ -229,7 +229,7 @@ REFUSED = {
     "one for all": (
         {"likelihood": lambda f: dist.Normal(f.sum(), 1.0)},
         1.0 * Y,
-        r"batch shape \(9,\), one a datum.*Got \(\)",
+        r"batch shape \(9,\), that of.*Got \(\)",
     ),
     "one point": ({"likelihood": poisson, "n_points": 1}, Y, "n_points=.*at least 2"),
 }
