@@ -23,7 +23,9 @@ def as_numpyro_is() -> Iterator[None]:
 
 
 def as_distribution(call: str, likelihood: Callable, f: Float[Array, " N"]) -> Any:
-    """`likelihood(f)`, if it is a distribution of one number for each entry of f."""
+    """`likelihood(f)`, if it is a distribution of one number for each entry of f. It is
+    called more than once, so it may not make sites of a NumPyro model."""
+    from numpyro import handlers
     from numpyro.distributions import Distribution
 
     call = f"{call}(likelihood=...)"
@@ -33,8 +35,15 @@ def as_distribution(call: str, likelihood: Callable, f: Float[Array, " N"]) -> A
             f"distribution. Got a {type(likelihood).__name__}. Pass "
             "`lambda f: dist.Bernoulli(logits=f)`, say."
         )
-    with as_numpyro_is():
+    apart = handlers.block(), handlers.trace(), handlers.seed(rng_seed=0)
+    with as_numpyro_is(), apart[0], apart[1] as sites, apart[2]:
         law = likelihood(f)
+    if sites:
+        raise ValueError(
+            f"`{call}` must be a function of latent values alone. Got one that makes "
+            f"NumPyro sites, {sorted(sites)}. Sample them before, and close over their "
+            "values."
+        )
     if not isinstance(law, Distribution):
         raise ValueError(
             f"`{call}` must return a NumPyro distribution. Got a {type(law).__name__}. "

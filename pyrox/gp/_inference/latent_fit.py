@@ -54,8 +54,9 @@ class LatentFit(eqx.Module):
 
     Attributes:
         posterior: the Gaussian that fits at the mode, (K^-1 + W)^-1 about it: that of
-            pseudo-data mode + l'(f) / W with noise 1 / W. It predicts f, and
-            `PathwiseSampler(found.posterior)` draws functions.
+            pseudo-data mode + l'(f) / W with noise 1 / W, of which it also has the
+            marginal likelihood. It predicts f, and `PathwiseSampler(found.posterior)`
+            draws functions.
         mode: the most likely latent values at the data, f^, (N,).
         curvature: W, (N,), the negative second derivatives of log p(y_i | f_i) there,
             cut off below at rounding.
@@ -105,7 +106,8 @@ class LatentFit(eqx.Module):
         call = "LatentFit.predict_probability"
         X = as_inputs(f"{call}(X=...)", X, self.posterior.X.shape[1])
         m = X.shape[0]
-        y = np.broadcast_to(y, (m,)) if np.ndim(y) == 0 and not is_traced(y) else y
+        if np.ndim(y) == 0:
+            y = jnp.broadcast_to(y, (m,)) if is_traced(y) else np.full(m, y)
         mean, var = self.posterior.predict(X)
         y = _as_data(call, y, likelihood, mean)
         density = _read(call, likelihood, y, mean)
