@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from helpers import central_difference, compilations, few_of
@@ -394,6 +395,10 @@ def test_single_precision_is_near(x64):
 PRIOR = GPPrior(RBF(1.5, 0.5), X)
 
 
+def with_a_site(f):
+    return student(f, numpyro.sample("scale", dist.HalfNormal(1.0)))
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("y", "likelihood", "sentence"),
@@ -453,6 +458,39 @@ def test_a_search_that_ends_early_says_so():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fitted("Poisson").converged
+
+
+@pytest.mark.exhaustive
+def test_data_sets_under_vmap(x64):
+    stacked = np.stack([COUNTS, COUNTS[::-1]])
+    found = jax.vmap(lambda y: fit_latent(GPPrior(RBF(1.5, 0.5), X), y, poisson))(
+        stacked
+    )
+    alone = [
+        fit_latent(GPPrior(RBF(1.5, 0.5), X), y.copy(), poisson).log_evidence
+        for y in stacked
+    ]
+    np.testing.assert_allclose(found.log_evidence, alone, rtol=1e-12)
+    one = jax.jit(lambda k: fitted("Poisson").predict_probability(QUERY, k, poisson))
+    same = fitted("Poisson").predict_probability(QUERY, 1, poisson)
+    np.testing.assert_allclose(one(1), same, rtol=1e-12)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("deviation", [0.1, 1.0, 5.0])
+def test_the_quadrature_is_as_exact_as_it_says(deviation, x64):
+    """The far query has the prior's law, and the likelihood moves its logit."""
+    found = fit_latent(GPPrior(RBF(deviation**2, 0.1), X), CLASSES, bernoulli)
+    far = np.array([[50.0]])
+
+    def moved(f):
+        return dist.Bernoulli(logits=f + 1.3)
+
+    nodes = np.linspace(-12, 12, 200_001)
+    weights = stats.norm.pdf(nodes)
+    exact = special.expit(deviation * nodes + 1.3) @ weights / weights.sum()
+    one = found.predict_probability(far, 1, moved)
+    np.testing.assert_allclose(one, exact, rtol=0, atol=1e-10)
 
 
 @pytest.mark.exhaustive

@@ -56,6 +56,25 @@ def as_distribution(
     return law
 
 
+def without_sites(
+    call: str, likelihood: Callable, f: Float[Array | np.ndarray, " N"]
+) -> Any:
+    """The same of a likelihood that is called more than once, so it may not make sites
+    of a NumPyro model."""
+    from numpyro import handlers
+
+    apart = handlers.block(), handlers.trace(), handlers.seed(rng_seed=0)
+    with apart[0], apart[1] as sites, apart[2]:
+        law = as_distribution(call, likelihood, f)
+    if sites:
+        raise ValueError(
+            f"`{call}(likelihood=...)` must be a function of latent values alone. Got "
+            f"one that makes NumPyro sites, {sorted(sites)}. Sample them before, and "
+            "close over their values."
+        )
+    return law
+
+
 def as_outcomes(
     call: str, y: ArrayLike, n_data: int, *, at_run_time: bool = True
 ) -> Shaped[Array, " N"]:

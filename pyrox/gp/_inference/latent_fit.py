@@ -18,10 +18,10 @@ from .._hyper.checks import (
     require_finite,
 )
 from .._hyper.likelihood import (
-    as_distribution,
     as_outcomes,
     log_prob,
     require_support,
+    without_sites,
 )
 from .._hyper.parameters import must_be_valid, require_known_valid, valid
 from .._hyper.unchecked import jit
@@ -54,8 +54,9 @@ class LatentFit(eqx.Module):
 
     Attributes:
         posterior: the Gaussian that fits at the mode, (K^-1 + W)^-1 about it: that of
-            pseudo-data mode + l'(f) / W with noise 1 / W. It predicts f, and
-            `PathwiseSampler(found.posterior)` draws functions.
+            pseudo-data mode + l'(f) / W with noise 1 / W, of which it also has the
+            marginal likelihood. It predicts f, and `PathwiseSampler(found.posterior)`
+            draws functions.
         mode: the most likely latent values at the data, f^, (N,).
         curvature: W, (N,), the negative second derivatives of log p(y_i | f_i) there,
             cut off below at rounding.
@@ -105,7 +106,8 @@ class LatentFit(eqx.Module):
         call = "LatentFit.predict_probability"
         X = as_inputs(f"{call}(X=...)", X, self.posterior.X.shape[1])
         m = X.shape[0]
-        y = np.broadcast_to(y, (m,)) if np.ndim(y) == 0 and not is_traced(y) else y
+        if np.ndim(y) == 0:
+            y = jnp.broadcast_to(y, (m,)) if is_traced(y) else np.full(m, y)
         mean, var = self.posterior.predict(X)
         y = _as_data(call, y, likelihood, mean)
         density = _read(call, likelihood, y, mean)
@@ -200,7 +202,7 @@ def _as_data(
 ) -> Array:
     """The values, which the likelihood at latent values like `f` must allow."""
     y = as_outcomes(f"{call}(y=...)", y, f.shape[0])
-    law, other = (as_distribution(call, likelihood, f + i) for i in (0, 1))
+    law, other = (without_sites(call, likelihood, f + i) for i in (0, 1))
     return require_support(f"{call}(y=...)", law, y, other)
 
 
@@ -208,7 +210,7 @@ def _read(call: str, likelihood: Callable, y: Array, f: Float[Array, " N"]) -> C
     """log p(y_i | f_i) as a function of f."""
 
     def densities(f):
-        return log_prob(as_distribution(call, likelihood, f), y, f.dtype)
+        return log_prob(without_sites(call, likelihood, f), y, f.dtype)
 
     return read(f"{call}(likelihood=...)", densities, f)
 
