@@ -24,13 +24,6 @@ from pyrox.gp import (
     WhitenedGuide,
     fit_sparse,
 )
-from pyrox.gp._inference.natural import (
-    Whitened,
-    ascend,
-    bound_and_target,
-    from_sites,
-    no_sites,
-)
 from pyrox.gp._inference.sparse_batches import (
     Rates,
     Run,
@@ -44,6 +37,13 @@ from pyrox.gp._inference.sparse_problem import (
     from_vector,
     objective,
     to_vector,
+)
+from pyrox.gp._posterior.natural import (
+    Whitened,
+    ascend,
+    bound_and_target,
+    from_sites,
+    no_sites,
 )
 
 pytestmark = [

@@ -30,10 +30,10 @@ from .._posterior.likelihood import (
     require_one_of,
     with_sites_made,
 )
+from .._posterior.natural import Ascent, Sites, Whitened, ascend
 from .._posterior.process import with_mean_read
 from .._posterior.sparse import SparseGPPrior
 from .fit_input import as_noise_prior, with_mean_of
-from .natural import Ascent, Sites, Whitened, ascend
 from .trained import (
     NOISE,
     Slot,
