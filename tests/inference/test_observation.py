@@ -132,6 +132,9 @@ def test_single_precision():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"\(f, ...\)` must be a ConditionedGP.*RBF"):
         predict_observation(RBF(), AT, poisson)
+    law = predict_observation(exact(), AT, noise_var=0.1)
+    with pytest.raises(ValueError, match="must be from 0 to 1. Got 95.0"):
+        law.quantile(KEY, [0.05, 95])
     with pytest.raises(ValueError, match="Got neither"):
         predict_observation(exact(), AT)
     with pytest.raises(ValueError, match="Got both"):

@@ -194,7 +194,8 @@ def _as_fixed(fixed: Sequence[str] | str, problem: SparseProblem) -> tuple[str, 
     raise_if_ambiguous(
         modules(problem.prior), {name.rpartition(".")[0] for name in fixed}
     )
-    return fixed
+    known_noise = set(problem.law.given()) - set(problem.law.parameters())
+    return tuple(dict.fromkeys((*fixed, *known_noise)))
 
 
 def _every_slot(problem: SparseProblem) -> list[Slot]:
