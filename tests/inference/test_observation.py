@@ -120,6 +120,7 @@ def test_paths_average_over_themselves(x64):
     np.testing.assert_allclose(found, np.log(each.mean(0)), rtol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_single_precision():
     f = sparse()
     assert log_predictive_density(f, AT, COUNTS, poisson).dtype == np.float32
