@@ -35,6 +35,7 @@ from ._posterior.families import DeltaGuide as DeltaGuide
 from ._posterior.families import FullRankGuide as FullRankGuide
 from ._posterior.families import MeanFieldGuide as MeanFieldGuide
 from ._posterior.families import WhitenedGuide as WhitenedGuide
+from ._posterior.natural_guide import NaturalGuide as NaturalGuide
 from ._posterior.optimal import optimal_guide as optimal_guide
 
 from ._paths.samplers import PathwiseSampler as PathwiseSampler

@@ -120,6 +120,7 @@ def test_paths_average_over_themselves(x64):
     np.testing.assert_allclose(found, np.log(each.mean(0)), rtol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_single_precision():
     f = sparse()
     assert log_predictive_density(f, AT, COUNTS, poisson).dtype == np.float32
@@ -132,6 +133,9 @@ def test_single_precision():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"\(f, ...\)` must be a ConditionedGP.*RBF"):
         predict_observation(RBF(), AT, poisson)
+    law = predict_observation(exact(), AT, noise_var=0.1)
+    with pytest.raises(ValueError, match="must be from 0 to 1. Got 95.0"):
+        law.quantile(KEY, [0.05, 95])
     with pytest.raises(ValueError, match="Got neither"):
         predict_observation(exact(), AT)
     with pytest.raises(ValueError, match="Got both"):

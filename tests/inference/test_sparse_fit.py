@@ -24,13 +24,6 @@ from pyrox.gp import (
     WhitenedGuide,
     fit_sparse,
 )
-from pyrox.gp._inference.natural import (
-    Whitened,
-    ascend,
-    bound_and_target,
-    from_sites,
-    no_sites,
-)
 from pyrox.gp._inference.sparse_batches import (
     Rates,
     Run,
@@ -44,6 +37,13 @@ from pyrox.gp._inference.sparse_problem import (
     from_vector,
     objective,
     to_vector,
+)
+from pyrox.gp._posterior.natural import (
+    Whitened,
+    ascend,
+    bound_and_target,
+    from_sites,
+    no_sites,
 )
 
 pytestmark = [
@@ -170,6 +170,7 @@ def test_three_thousand_steps_of_adam_find_no_more(name, x64):
     assert abs(float(bounds.max()) - float(found.elbo)) < 1e-3
 
 
+@pytest.mark.exhaustive
 def test_gaussian_noise_takes_one_step_and_trains_the_collapsed_bound(x64):
     prior, X, y, _ = motorcycle()
     prior = SparseGPPrior(prior.kernel, prior.Z[::3], ConstantMean(0.1))
@@ -307,6 +308,7 @@ def test_minibatches_train_the_rest_too(x64):
     assert bound - 0.3 < noise.elbo <= bound + 1e-9
 
 
+@pytest.mark.exhaustive
 def test_a_whole_batch_at_the_optimum_moves_nothing(x64):
     prior, X, y, likelihood = motorcycle()
     prior = SparseGPPrior(prior.kernel, prior.Z[::4])

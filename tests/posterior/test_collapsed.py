@@ -76,6 +76,7 @@ def test_the_bound_and_the_guide_equal_those_of_numpy(noise_var, x64):
     assert moved.elbo(sparse(), X, Y, noise_var) < elbo - 1e-5
 
 
+@pytest.mark.exhaustive
 def test_with_all_inputs_inducing_the_bound_is_the_likelihood(x64):
     prior = GPPrior(Matern(2.5, 1.4, 0.7), X, lambda X: 0.1 * X[:, 0], jitter=1e-12)
     exact = prior.log_marginal_likelihood(Y, 0.09)
@@ -85,6 +86,7 @@ def test_with_all_inputs_inducing_the_bound_is_the_likelihood(x64):
     assert sparse().log_marginal_bound(X, Y, 0.09) < exact - 0.01
 
 
+@pytest.mark.exhaustive
 def test_the_gradient_of_the_bound(x64):
     @jax.jit
     def bound(at):
@@ -134,6 +136,7 @@ def test_the_root_of_a_gram_matrix(x64):
     np.testing.assert_allclose(jax.grad(total)(A[0]), by_steps, atol=1e-7)
 
 
+@pytest.mark.exhaustive
 def test_paths_of_the_optimal_guide_have_its_law(x64):
     """Means and variances over 4000 draws at 4 points, within 5.3 standard errors:
     8 figures give less than a false alarm in a million runs."""

@@ -1,6 +1,6 @@
 """What will be observed: p(y* | data) at new inputs, under any likelihood."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 from numpyro import distributions as dist
 
-from .._hyper.checks import as_count, as_noise
+from .._hyper.checks import as_count, as_noise, require
 from .._hyper.likelihood import as_numpyro_is
 from .._hyper.unchecked import jit
 from .._numerics.closure import Closure, read
@@ -99,11 +99,18 @@ class Observation(eqx.Module):
         return _sample(self, key, n_samples=as_count(call, n_samples))
 
     def quantile(
-        self, key: PRNGKeyArray, probability: ArrayLike, n_samples: int = 4000
+        self,
+        key: PRNGKeyArray,
+        probability: ArrayLike | Sequence[float],
+        n_samples: int = 4000,
     ) -> Float[Array, "... N"]:
         """Quantiles of y* at each input, by draws."""
+        wanted = require(
+            jnp.asarray(probability, self.mean.dtype),
+            lambda p: (p >= 0) & (p <= 1),
+            "`predict_observation(...).quantile(probability)` must be from 0 to 1.",
+        )
         draws = self.sample(key, n_samples).astype(self.mean.dtype)
-        wanted = jnp.asarray(probability, self.mean.dtype)
         return jnp.quantile(draws, wanted, axis=0)
 
 

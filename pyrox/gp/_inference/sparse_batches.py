@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from .._hyper.unchecked import jit
 from .._posterior.likelihood import AbstractLikelihood
+from .._posterior.natural import Whitened, from_precision
 from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import factor, guarded_factor
-from .natural import Whitened, from_precision
 from .sparse_problem import SparseProblem, from_vector, log_prior, to_vector
 
 _STEPS_A_CALL = 100

@@ -16,9 +16,9 @@ from .._hyper.unchecked import jit
 from .._numerics.lbfgs import Search, advance, begin
 from .._posterior.guide import bound_of
 from .._posterior.likelihood import N_POINTS, AbstractLikelihood
+from .._posterior.natural import Ascent, Sites, no_sites
 from .._posterior.sparse import SparseGPPrior
 from .fit_input import as_tolerance
-from .natural import Ascent, Sites, no_sites
 from .sparse_batches import Rates, blocks_of, bound_by_blocks, run_batches
 from .sparse_problem import (
     SparseProblem,

@@ -30,10 +30,10 @@ from .._posterior.likelihood import (
     require_one_of,
     with_sites_made,
 )
+from .._posterior.natural import Ascent, Sites, Whitened, ascend
 from .._posterior.process import with_mean_read
 from .._posterior.sparse import SparseGPPrior
 from .fit_input import as_noise_prior, with_mean_of
-from .natural import Ascent, Sites, Whitened, ascend
 from .trained import (
     NOISE,
     Slot,
@@ -194,7 +194,8 @@ def _as_fixed(fixed: Sequence[str] | str, problem: SparseProblem) -> tuple[str, 
     raise_if_ambiguous(
         modules(problem.prior), {name.rpartition(".")[0] for name in fixed}
     )
-    return fixed
+    known_noise = set(problem.law.given()) - set(problem.law.parameters())
+    return tuple(dict.fromkeys((*fixed, *known_noise)))
 
 
 def _every_slot(problem: SparseProblem) -> list[Slot]:

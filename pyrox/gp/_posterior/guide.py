@@ -13,12 +13,14 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 
 from .._hyper.checks import (
     as_count,
+    as_float,
     as_inputs,
     require_ok,
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
 from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
+from .._numerics.lapack import solve_lower
 from .jitter import no_factor
 from .likelihood import N_POINTS, AbstractLikelihood, as_likelihood
 from .process import resolved
@@ -145,6 +147,22 @@ class AbstractGuide(AbstractParametrized):
 class AbstractGaussianGuide(AbstractGuide):
     """A guide with a density: q(v) = N(mean, R R^T)."""
 
+    def log_prob(
+        self, u: Real[ArrayLike, "... M"], prior: SparseGPPrior
+    ) -> Float[Array, "..."]:
+        """log q(u), the density of values at the inducing inputs of `prior`, of one
+        vector of them or many. Cost: O(M^3), and M^2 for each.
+        """
+        call = "guide.log_prob"
+        prior = _ready(call, self, prior)
+        u = as_float(u, f"{call}(u)")
+        if u.shape[-1:] != (self.size,):
+            raise ValueError(
+                f"`{call}(u)` must have shape (..., {self.size}), one value for each "
+                f"inducing input. Got {u.shape}. `guide.sample` draws such."
+            )
+        return sparse_checked(prior, _log_prob(self, prior, u))
+
     def divergence(self, inducing: Inducing) -> Float[Array, ""]:
         mean, root = self.whitened(inducing)
         quadratic = jnp.sum(root**2) + jnp.sum(mean**2) - self.size
@@ -195,6 +213,22 @@ def _sample(
 ) -> tuple[Array, Array]:
     inducing = prior.inducing()
     return guide.draw(key, inducing, n_samples), inducing.factor.succeeded()
+
+
+@jit
+def _log_prob(
+    guide: AbstractGaussianGuide, prior: SparseGPPrior, u: Array
+) -> tuple[Array, Array]:
+    inducing = prior.inducing()
+    mean, root = guide.whitened(inducing)
+    residual = u.astype(mean.dtype).reshape(-1, guide.size) - inducing.mean[None]
+    v = inducing.factor.whiten(residual.T)
+    white = solve_lower(root, v - mean[:, None])
+    log_det = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root))))
+    constant = log_det + 0.5 * inducing.factor.log_det()
+    constant = constant + 0.5 * guide.size * jnp.log(2 * jnp.pi)
+    value = -0.5 * jnp.sum(white**2, axis=0) - constant
+    return value.reshape(u.shape[:-1]), inducing.factor.succeeded()
 
 
 @jit

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Real
 
 from .._hyper.checks import as_inputs, as_noise, as_values, common_dtype
 from .._hyper.unchecked import jit
@@ -69,7 +69,7 @@ def optimal_guide(
 @jit
 def _optimum(
     prior: SparseGPPrior, X: Array, y: Array, noise_var: Array
-) -> tuple[tuple[Array, Array], Float[Array, ""]]:
+) -> tuple[tuple[Array, Array], Bool[Array, ""]]:
     prior, X = of_one_dtype(prior, X)
     inducing = prior.inducing()
     p = prior.project(inducing, X)

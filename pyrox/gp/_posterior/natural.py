@@ -21,9 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .._numerics.lapack import solve_lower, solve_upper
 from .._numerics.lbfgs import rounding_of
-from .._posterior.likelihood import AbstractLikelihood
-from .._posterior.sparse import Projection
 from .._solvers.cholesky import guarded_factor
+from .likelihood import AbstractLikelihood
+from .sparse import Projection
 
 _SHORTEST = 1e-6  # of a step, below which nothing is gained any more
 
