@@ -8,8 +8,9 @@ from ._kernels.periodic import Periodic as Periodic, Cosine as Cosine
 from ._kernels.spectral_mixture import SpectralMixture as SpectralMixture
 from ._kernels.polynomial import Linear as Linear, Polynomial as Polynomial
 from ._kernels.constant import Constant as Constant, White as White
-from ._kernels.kernel import ActiveDims as ActiveDims, Product as Product
-from ._kernels.kernel import Scale as Scale, Sum as Sum
+from ._kernels.active_dims import ActiveDims as ActiveDims
+from ._kernels.coregionalization import Coregionalization as Coregionalization
+from ._kernels.kernel import Product as Product, Scale as Scale, Sum as Sum
 from ._hyper.parameters import hyperparameter as hyperparameter
 from ._features.maps import AbstractFeatures as AbstractFeatures
 from ._features.maps import FourierFeatures as FourierFeatures

@@ -10,7 +10,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from .._hyper.checks import (
     as_count,
-    as_inputs,
     as_noise,
     as_observed,
     as_values,
@@ -18,6 +17,7 @@ from .._hyper.checks import (
 )
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
+from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import (
     AbstractFactor,
@@ -90,7 +90,7 @@ class GPPrior(eqx.Module):
     ):
         parts = as_process("GPPrior", kernel, mean_fn, jitter)
         self.kernel, self.mean_fn, self.jitter = parts
-        self.X = as_inputs("GPPrior(X=...)", X, at_run_time=False)
+        self.X = as_inputs_of(kernel, "GPPrior(X=...)", X, at_run_time=False)
 
     def condition(
         self,
@@ -291,7 +291,9 @@ class ConditionedGP(AbstractConditioned):
         call = "ConditionedGP.condition_on"
         self._require_one("condition_on(X, y, noise_var)")
         require_factor(call, self.inverse)
-        data = as_new_data(call, X, y, noise_var, self.X.shape[1])
+        in_size, where = self.X.shape[1], f"{call}(X=...)"
+        X = as_inputs_of(self.kernel, where, X, in_size, at_run_time=False)
+        data = as_new_data(call, X, y, noise_var, in_size)
         told: ConditionedGP = posterior_told(self, data)
         noise = with_derivatives(told.y, told.noise_var, told.derivatives)[1]
         found = told.inverse, told.weights, (noise, told.jitter_var)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from .._hyper.checks import as_inputs
+from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import CholeskyFactor, factor, guarded_factor
 from .jitter import jitter_variance
@@ -62,7 +62,8 @@ class SparseGPPrior(eqx.Module):
     ):
         parts = as_process("SparseGPPrior", kernel, mean_fn, jitter)
         self.kernel, self.mean_fn, self.jitter = parts
-        self.Z = as_inputs("SparseGPPrior(Z=...)", Z, at_run_time=False)
+        call = "SparseGPPrior(Z=...)"
+        self.Z = as_inputs_of(kernel, call, Z, at_run_time=False)
 
     def inducing(self) -> Inducing:
         """p(u), with the factor of its covariance. Cost: M^3 / 3 operations."""
