@@ -10,6 +10,8 @@ from ._kernels.polynomial import Linear as Linear, Polynomial as Polynomial
 from ._kernels.constant import Constant as Constant, White as White
 from ._kernels.active_dims import ActiveDims as ActiveDims
 from ._kernels.coregionalization import Coregionalization as Coregionalization
+from ._kernels.vector_fields import DivergenceFree as DivergenceFree
+from ._kernels.vector_fields import CurlFree as CurlFree
 from ._kernels.kernel import Product as Product, Scale as Scale, Sum as Sum
 from ._hyper.parameters import hyperparameter as hyperparameter
 from ._features.maps import AbstractFeatures as AbstractFeatures
@@ -27,6 +29,8 @@ from ._solvers.convergence import Convergence as Convergence
 from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
+from ._posterior.outputs import MultiOutputPrior as MultiOutputPrior
+from ._posterior.outputs import MultiOutputGP as MultiOutputGP
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
 from ._posterior.guide import AbstractGuide as AbstractGuide
 from ._posterior.families import DeltaGuide as DeltaGuide
@@ -37,6 +41,8 @@ from ._posterior.families import WhitenedGuide as WhitenedGuide
 from ._paths.samplers import PathwiseSampler as PathwiseSampler
 from ._paths.samplers import DecoupledPathwiseSampler as DecoupledPathwiseSampler
 from ._paths.path import PathwiseFunction as PathwiseFunction
+from ._paths.outputs import MultiOutputSampler as MultiOutputSampler
+from ._paths.outputs import MultiOutputPaths as MultiOutputPaths
 from ._hyper.unchecked import unchecked as unchecked
 from ._paths.certificate import diagnose as diagnose, Diagnosis as Diagnosis
 from ._decisions.acquisition import expected_improvement as expected_improvement

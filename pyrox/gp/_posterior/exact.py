@@ -20,17 +20,16 @@ from .._hyper.unchecked import jit, one_step
 from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import (
-    AbstractFactor,
     CholeskyFactor,
     checked_factor,
     guarded_factor,
 )
 from .._solvers.convergence import Convergence, warn_if_not_converged
-from .._solvers.inverse import AbstractInverse
+from .._solvers.inverse import AbstractInverse, AbstractInverseWithDensity
 from .._solvers.joint_draw import draw
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from . import assembly, moments
-from .by_solver import as_solver, require_factor, require_memory
+from .by_solver import as_solver, require_density, require_factor, require_memory
 from .conditional import Conditional
 from .derivatives import (
     Derivatives,
@@ -233,7 +232,7 @@ class ConditionedGP(AbstractConditioned):
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
         call = "ConditionedGP.log_marginal_likelihood"
-        return _log_marginal(self, require_factor(call, self.inverse))
+        return _log_marginal(self, require_density(call, self.inverse))
 
     def leave_one_out_log_density(self) -> Float[Array, " N"]:
         """log p(y_i | all the others), noise included, for each value; of one that was
@@ -390,7 +389,7 @@ def _log_density(
 
 
 @jit
-def _log_marginal(posterior: ConditionedGP, root: AbstractFactor) -> Array:
+def _log_marginal(posterior: ConditionedGP, root: AbstractInverseWithDensity) -> Array:
     given = posterior.y, posterior.noise_var, posterior.derivatives
     data = assembly.of_one_type(posterior.prior, *given, posterior.observed)
     residual = assembly.observations(data)[-1]
