@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from .._features.basis import IID, Draw, has_features
+from .._features.basis import IID, Draw, Lifted, has_features
 from .._features.maps import (
     AbstractFeatures,
     FourierFeatures,
@@ -112,6 +112,10 @@ class AbstractKernel(AbstractWithPriors):
     def spectrum(self, in_size: int) -> RadialSpectrum | None:
         """The spectral density, if it is radial and known and the kernel falls off fast
         enough to be repeated on a lattice; else None."""
+        return None
+
+    def lifted(self, in_size: int) -> Lifted | None:
+        """Another kernel, whose features make those of this one, if there is one."""
         return None
 
     def features(
@@ -332,6 +336,13 @@ class Scale(AbstractKernel):
         if found is None:
             return None
         return dataclasses.replace(found, variance=self.factor * found.variance)
+
+    def lifted(self, in_size: int) -> Lifted | None:
+        found = self.kernel.lifted(in_size)
+        if found is None:
+            return None
+        lift = found.lift
+        return found._replace(lift=lambda phi: scale_features(lift(phi), self.factor))
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int

@@ -13,12 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from .._features.basis import Sobol
-from .._features.maps import AbstractFeatures, column_features
+from .._features.basis import Lifted
+from .._features.maps import AbstractFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.scales import Scales, part
+from .active_dims import ActiveDims
 from .given import as_kernel
 from .kernel import AbstractKernel, Rule
 from .output_index import Outputs, as_outputs, output_rule
@@ -79,15 +80,13 @@ class AbstractVectorField(AbstractKernel):
     def rules(self, X: Any) -> tuple[Rule, ...]:
         return (output_rule(type(self).__name__, X[..., -1], X.shape[-1] - 1),)
 
-    def features(
-        self, key: PRNGKeyArray, n_features: int, in_size: int
-    ) -> AbstractFeatures:
+    def lifted(self, in_size: int) -> Lifted:
         directions = self.directions(in_size - 1)
-        n_each = n_features // len(directions) // 2 * 2
-        phi = Sobol().features(key, self.kernel, n_each, in_size - 1)
-        # On all columns, so that angles can be measured from the data.
-        phi = column_features(phi, tuple(range(in_size - 1)), in_size)
-        return FieldFeatures(phi, type(self).__name__, _as_static(directions))
+        static = type(self).__name__, _as_static(directions)
+        potential = ActiveDims(self.kernel, range(in_size - 1))
+        return Lifted(
+            potential, lambda phi: FieldFeatures(phi, *static), len(directions)
+        )
 
     def _components(self, X: Float[Array, "N D+1"]) -> Outputs:
         return as_outputs(type(self).__name__, X[:, -1], X.shape[1] - 1)
