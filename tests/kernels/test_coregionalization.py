@@ -93,10 +93,15 @@ def test_features_are_exact_and_few():
     term = shared(4, 2, 1.0)
     kernel = Coregionalization(2, 4, term.W, term.kappa)
     outputs = np.arange(4.0)[:, None]
-    phi = kernel.exact_features(64, 1)(jnp.asarray(outputs))
+    phi = jax.jit(lambda X: kernel.exact_features(64, 1)(X))(outputs)
     assert phi.shape == (4, 4)
+    phi = np.asarray(phi)
     np.testing.assert_allclose(phi @ phi.T, term.B, rtol=0, atol=1e-14)
-    # Almost singular, in float32: the root does not square the weights.
+
+
+@pytest.mark.exhaustive
+def test_features_of_an_almost_singular_matrix_in_single_precision():
+    # The root does not square the weights.
     one = Coregionalization(1, 3, np.full((3, 1), 2, np.float32), np.float32(1e-9))
     root = one.exact_features(64, 1)(jnp.zeros((1, 1), jnp.float32))
     np.testing.assert_allclose(root, [[2, 0, 0]], rtol=1e-6, atol=1e-4)
@@ -108,6 +113,7 @@ def test_the_contract_of_a_kernel(x64):
     assert check_kernel(kernel, rows(10, 4), basis="sobol")["feature_z"] < 7
 
 
+@pytest.mark.exhaustive
 def test_it_answers_in_the_type_of_its_inputs(width):
     kernel, X = Coregionalization(2, 3), jnp.arange(3.0)[:, None]
     dtype = f"float{width}"
@@ -122,6 +128,11 @@ def test_a_given_covariance_is_split():
     kernel = Coregionalization.of_covariance(B, name="B")
     assert relative(kernel.covariance, B) < 1e-14
     assert kernel.name == "B"
+
+
+@pytest.mark.exhaustive
+def test_a_covariance_that_is_traced():
+    B = shared(3, 3, 1.0).B
     traced = jax.jit(lambda B: Coregionalization.of_covariance(B).covariance)
     assert relative(traced(B), B) < 1e-14
     assert np.isnan(traced(jnp.asarray(B - 9 * np.eye(3)))).any()

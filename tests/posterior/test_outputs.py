@@ -147,6 +147,7 @@ def test_a_second_derivative_of_the_density_is_no_wrong_number():
         jax.hessian(density)(jnp.asarray(NOISE))
 
 
+@pytest.mark.exhaustive
 def test_what_is_no_density_is_minus_infinity_with_zero_slope():
     def density(scale):
         return prior_of(ICM).log_marginal_likelihood(Y, NOISE * scale)
