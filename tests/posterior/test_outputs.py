@@ -23,6 +23,7 @@ from pyrox.gp import (
     MultiOutputPrior,
     MultiOutputSampler,
     PathwiseSampler,
+    substitute,
 )
 from pyrox.gp._posterior.by_outputs import separated
 from pyrox.gp._solvers.kronecker import KroneckerInverse
@@ -288,3 +289,21 @@ def test_an_iterative_solver_takes_all_outputs_together():
     posterior = prior_of(ICM).condition(Y, NOISE, solver=ConjugateGradients(1e-6))
     exact = prior_of(ICM).condition(Y, NOISE).predict_mean(Q)
     np.testing.assert_allclose(posterior.predict_mean(Q), exact, atol=1e-4)
+
+
+@pytest.mark.exhaustive
+def test_over_draws_of_hyperparameters():
+    prior, scales = prior_of(ICM), np.array([1.0, 0.5])
+    draws = {"RBF.lengthscale": 0.4 * scales}
+
+    def mean_and_paths(draw):
+        posterior = substitute(prior, draw).condition(Y, NOISE)
+        sampler = MultiOutputSampler(posterior, 64)
+        paths = sampler.sample_paths(jax.random.key(0), 2)
+        return posterior.predict_mean(Q), paths(Q)
+
+    means, values = jax.vmap(mean_and_paths)(draws)
+    assert values.shape == (2, 2, 4, P)
+    for mean, scale in zip(means, scales, strict=True):
+        term = dataclasses.replace(ICM, lengthscale=0.4 * scale)
+        assert relative(mean, table(dense(term, Y).mean(stacked(Q)))) < 1e-8

@@ -305,7 +305,7 @@ def _has_frequencies(factor: Factor, in_size: int) -> bool:
     return asked is not None
 
 
-def _even(count: float) -> int:
+def _even(count: float | int) -> int:
     return max(2, int(count) // 2 * 2)
 
 

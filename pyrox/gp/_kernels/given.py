@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from .._hyper.arrays import placed
 from .._hyper.checks import as_inputs, is_traced, require, require_ok
 from .kernel import AbstractKernel
 
@@ -41,7 +42,7 @@ def keep_rules(
     for rule in kernel.rules(X if is_traced(X) else np.asarray(X)):
         sentence = f"`{call}` {rule.words}"
         if not is_traced(X):
-            require(rule.numbers, rule.holds, sentence)
+            require(placed(rule.numbers), rule.holds, sentence)
         elif at_run_time:
             X = require_ok(X, rule.holds(rule.numbers), sentence)
     return X

@@ -36,7 +36,7 @@ def _of_potential(_: Any, data: Scales) -> Scales:
 class AbstractVectorField(AbstractKernel):
     """A field f_i = sum_b c_bi . grad psi_b of independent potentials of one kernel.
 
-    Its inputs have one more column at the end, the number i of a component.
+    Its inputs have C = D + 1 columns, the last one the number i of a component.
     """
 
     kernel: eqx.AbstractVar[AbstractKernel]
@@ -46,7 +46,7 @@ class AbstractVectorField(AbstractKernel):
         """The c, (potentials, components, inputs), for fields in this many inputs."""
 
     def __call__(
-        self, X1: Float[Array, "N D+1"], X2: Float[Array, "M D+1"]
+        self, X1: Float[Array, "N C"], X2: Float[Array, "M C"]
     ) -> Float[Array, "N M"]:
         dtype = common_dtype(X1 := as_points(X1), X2 := as_points(X2))
         X1, X2 = X1.astype(dtype), X2.astype(dtype)
@@ -60,7 +60,7 @@ class AbstractVectorField(AbstractKernel):
             total = total + _along(slope, X1[:, :-1], c1)
         return right.only(left.only(total).T).T
 
-    def diag(self, X: Float[Array, "N D+1"]) -> Float[Array, " N"]:
+    def diag(self, X: Float[Array, "N C"]) -> Float[Array, " N"]:
         X = as_points(X)
         components = self._components(X)
 
@@ -88,11 +88,11 @@ class AbstractVectorField(AbstractKernel):
             potential, lambda phi: FieldFeatures(phi, *static), len(directions)
         )
 
-    def _components(self, X: Float[Array, "N D+1"]) -> Outputs:
+    def _components(self, X: Float[Array, "N C"]) -> Outputs:
         return as_outputs(type(self).__name__, X[:, -1], X.shape[1] - 1)
 
     def _along(
-        self, components: Outputs, X: Float[Array, "N D+1"]
+        self, components: Outputs, X: Float[Array, "N C"]
     ) -> Float[Array, "B N D"]:
         """The direction of each row for each potential."""
         directions = jnp.asarray(self.directions(X.shape[1] - 1), X.dtype)
@@ -205,7 +205,7 @@ class FieldFeatures(AbstractFeatures):
     kind: str = eqx.field(static=True)
     directions: _Directions = eqx.field(static=True)
 
-    def __call__(self, X: Float[Array, "N D+1"]) -> Float[Array, "N F"]:
+    def __call__(self, X: Float[Array, "N C"]) -> Float[Array, "N F"]:
         directions = np.array(self.directions)
         components = as_outputs(self.kind, X[:, -1], directions.shape[1])
         padded = np.pad(directions, ((0, 0), (0, 0), (0, 1)))  # not by the number

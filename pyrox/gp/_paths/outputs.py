@@ -109,7 +109,7 @@ class MultiOutputPaths(eqx.Module):
         outputs_first = slopes.reshape(n_paths, self.n_outputs, -1, in_size)
         return outputs_first.swapaxes(1, 2)
 
-    def _rows(self, call: str, X: ArrayLike) -> Float[Array, "PN D+1"]:
+    def _rows(self, call: str, X: ArrayLike) -> Float[Array, "PN C"]:
         X = as_inputs(call, X, self.stacked.anchors.shape[-1] - 1)
         return stack_inputs(X, self.n_outputs)
 

@@ -270,7 +270,7 @@ class MultiOutputGP(eqx.Module):
         """log p(Y | X), of what was observed, from the factors at hand."""
         return self.stacked.log_marginal_likelihood()
 
-    def _rows(self, method: str, X: ArrayLike) -> Float[Array, "PM D+1"]:
+    def _rows(self, method: str, X: ArrayLike) -> Float[Array, "PM C"]:
         call, in_size = f"MultiOutputGP.{method}(X)", self.stacked.X.shape[-1] - 1
         return stack_inputs(as_inputs(call, X, in_size), self.n_outputs)
 
