@@ -20,6 +20,7 @@ from benchmarks import (
     gram,
     large,
     large_data,
+    outputs,
     pyrox_side,
     report,
     roofline,
@@ -268,3 +269,15 @@ def test_the_set_beside_the_benchmark_of_large_data_runs(capsys, monkeypatch):
     error = re.search(r"RMSE (\S+)", said)
     assert error is not None and 0 < float(error[1]) < 0.5, said
     assert "times" in said and "deviations" in said
+
+
+def test_several_outputs(capsys):
+    outputs.main(["--n", "40", "--outputs", "2", "--turns", "1"])
+    text = capsys.readouterr().out
+    assert "N=40, P=2" in text
+    off = re.search("density off by (.*)", text)
+    assert off and all(float(number) < 1e-8 for number in off[1].split(", "))
+    parts = re.findall(r"(float\d\d): at most (\S+) of", text)
+    assert len(parts) == 4
+    limits = {"float32": 3e-5, "float64": 1e-10}
+    assert all(float(found) < limits[dtype] for dtype, found in parts)

@@ -170,6 +170,17 @@ for state in (study.init(), study.init(X, y)):
     state = study.tell(state, asked, np.array([np.nan]))
     asked, state = study.ask(key, study.tell(state, asked, np.array([1.0])))
     study.best(state), study.history(state)
+icm = gp.ActiveDims(gp.RBF(), (0,)) * gp.ActiveDims(gp.Coregionalization(1, 2), (1,))
+field = gp.DivergenceFree(gp.RBF())
+for kernel, Z in ((icm, X), (field, np.array([[0.0, 1.0], [1.0, 3.0]]))):
+    given = gp.MultiOutputPrior(kernel, Z, 2)
+    Y = np.ones((len(Z), 2))
+    posterior = given.condition(Y, 0.1)
+    posterior.predict(Z), posterior.predict_cov(Z), posterior.sample(key, Z, 2)
+    posterior.log_marginal_likelihood(), given.log_marginal_likelihood(Y, 0.1)
+    given.stack(np.where(np.eye(len(Z), 2), np.nan, Y), np.array([0.1, 0.2]))
+    paths = gp.MultiOutputSampler(posterior, 16).sample_paths(key, 3)
+    paths(Z), paths.gradient(Z), paths[1:]
 try:
     gp.RBF().diag(jnp.zeros(3))
 except Exception as error:

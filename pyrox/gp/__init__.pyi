@@ -8,8 +8,11 @@ from ._kernels.periodic import Periodic as Periodic, Cosine as Cosine
 from ._kernels.spectral_mixture import SpectralMixture as SpectralMixture
 from ._kernels.polynomial import Linear as Linear, Polynomial as Polynomial
 from ._kernels.constant import Constant as Constant, White as White
-from ._kernels.kernel import ActiveDims as ActiveDims, Product as Product
-from ._kernels.kernel import Scale as Scale, Sum as Sum
+from ._kernels.active_dims import ActiveDims as ActiveDims
+from ._kernels.coregionalization import Coregionalization as Coregionalization
+from ._kernels.vector_fields import DivergenceFree as DivergenceFree
+from ._kernels.vector_fields import CurlFree as CurlFree
+from ._kernels.kernel import Product as Product, Scale as Scale, Sum as Sum
 from ._hyper.parameters import hyperparameter as hyperparameter
 from ._features.maps import AbstractFeatures as AbstractFeatures
 from ._features.maps import FourierFeatures as FourierFeatures
@@ -28,6 +31,8 @@ from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
 from ._posterior.latent import latent as latent
 from ._posterior.latent import LatentPosterior as LatentPosterior
+from ._posterior.outputs import MultiOutputPrior as MultiOutputPrior
+from ._posterior.outputs import MultiOutputGP as MultiOutputGP
 from ._posterior.sparse import SparseGPPrior as SparseGPPrior
 from ._kernels.inducing import init_inducing as init_inducing
 from ._posterior.guide import AbstractGuide as AbstractGuide
@@ -41,6 +46,8 @@ from ._posterior.optimal import optimal_guide as optimal_guide
 from ._paths.samplers import PathwiseSampler as PathwiseSampler
 from ._paths.samplers import DecoupledPathwiseSampler as DecoupledPathwiseSampler
 from ._paths.path import PathwiseFunction as PathwiseFunction
+from ._paths.outputs import MultiOutputSampler as MultiOutputSampler
+from ._paths.outputs import MultiOutputPaths as MultiOutputPaths
 from ._hyper.unchecked import unchecked as unchecked
 from ._paths.certificate import diagnose as diagnose, Diagnosis as Diagnosis
 from ._decisions.acquisition import expected_improvement as expected_improvement

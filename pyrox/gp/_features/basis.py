@@ -6,7 +6,7 @@ standard normals. A basis says which normals.
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -46,6 +46,8 @@ class Factor(Protocol):
 
     def spectrum(self, in_size: int) -> RadialSpectrum | None: ...
 
+    def lifted(self, in_size: int) -> "Lifted | None": ...
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures: ...
@@ -56,6 +58,15 @@ class Expandable(Protocol):
     """What it asks any kernel: itself as a sum of products."""
 
     def terms(self) -> tuple[tuple[Factor, ...], ...]: ...
+
+
+class Lifted(NamedTuple):
+    """A kernel of the same inputs, what makes features of another of its own, and how
+    many times as many these are."""
+
+    kernel: Expandable
+    lift: Callable[[AbstractFeatures], AbstractFeatures]
+    times: int
 
 
 class AbstractBasis(eqx.Module):
@@ -131,7 +142,7 @@ class AbstractTermBasis(AbstractBasis):
         n_maps, taken, maps = len(others) + bool(spectral), 1, []
         for own, factor in zip(keys, others, strict=True):
             columns = _even((n_features // taken) ** (1 / (n_maps - len(maps))))
-            maps.append(_own_features(factor, own, columns, in_size))
+            maps.append(self._own_features(own, factor, columns, in_size))
             taken *= count_columns(maps[-1], in_size)
         if spectral:
             as_count("features(n_features)", n_features, 2 * taken, even=True)
@@ -139,6 +150,17 @@ class AbstractTermBasis(AbstractBasis):
             exact = exact_features(spectral, columns, in_size)
             maps.append(exact or self.waves(key, spectral, columns, in_size))
         return tensor_features(maps)
+
+    def _own_features(
+        self, key: PRNGKeyArray, factor: Factor, n_features: int, in_size: int
+    ) -> AbstractFeatures:
+        lifted = factor.lifted(in_size)
+        if lifted is not None:
+            n_features = _even(n_features / lifted.times)
+            phi = self.features(key, lifted.kernel, n_features, in_size)
+            return lifted.lift(phi)
+        exact = factor.exact_features(n_features, in_size)
+        return factor.features(key, n_features, in_size) if exact is None else exact
 
 
 class AbstractRandomBasis(AbstractTermBasis):
@@ -254,15 +276,12 @@ def exact_features(
     return tensor_features(known) if len(known) == len(maps) else None
 
 
-def _own_features(
-    factor: Factor, key: PRNGKeyArray, n_features: int, in_size: int
-) -> AbstractFeatures:
-    exact = factor.exact_features(n_features, in_size)
-    return factor.features(key, n_features, in_size) if exact is None else exact
-
-
 def has_features(factor: Factor, in_size: int) -> bool:
     """Whether there are frequencies or exact features to build a map from."""
+    lifted = factor.lifted(in_size)
+    if lifted is not None:
+        inner = (f for term in lifted.kernel.terms() for f in term)
+        return all(has_features(f, in_size) for f in inner)
     exact = jax.eval_shape(lambda: factor.exact_features(2, in_size))
     return exact is not None or _has_frequencies(factor, in_size)
 
@@ -286,7 +305,7 @@ def _has_frequencies(factor: Factor, in_size: int) -> bool:
     return asked is not None
 
 
-def _even(count: float) -> int:
+def _even(count: float | int) -> int:
     return max(2, int(count) // 2 * 2)
 
 

@@ -145,8 +145,12 @@ def _spectrum(factors: Sequence[Factor], in_size: int) -> RadialSpectrum | None:
 
 def _spectra(kernel: Expandable, in_size: int) -> list[RadialSpectrum]:
     """Of all terms that a grid is good for."""
-    terms = (split_factors(term, in_size)[0] for term in kernel.terms())
-    found = (_spectrum(factors, in_size) for factors in terms)
+    found = []
+    for term in kernel.terms():
+        waves, others = split_factors(term, in_size)
+        found.append(_spectrum(waves, in_size))
+        lifted = filter(None, (factor.lifted(in_size) for factor in others))
+        found += [s for inner in lifted for s in _spectra(inner.kernel, in_size)]
     return [spectrum for spectrum in found if spectrum is not None]
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._hyper.checks import (
     as_count,
-    as_inputs,
     is_traced,
     must_be_finite,
     require_all,
@@ -25,6 +24,7 @@ from .._hyper.likelihood import (
 )
 from .._hyper.parameters import must_be_valid, require_known_valid, valid
 from .._hyper.unchecked import jit
+from .._kernels.given import as_inputs_of
 from .._numerics.closure import Closure, read
 from .._numerics.gaussian_mode import (
     curvatures,
@@ -104,7 +104,9 @@ class LatentFit(eqx.Module):
         Cost: that of `posterior.predict`, and 128 densities a row.
         """
         call = "LatentFit.predict_probability"
-        X = as_inputs(f"{call}(X=...)", X, self.posterior.X.shape[1])
+        X = as_inputs_of(
+            self.posterior.prior.kernel, f"{call}(X=...)", X, self.posterior.X.shape[1]
+        )
         m = X.shape[0]
         if np.ndim(y) == 0:
             y = jnp.broadcast_to(y, (m,)) if is_traced(y) else np.full(m, y)

@@ -14,9 +14,10 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.infer import init_to_median
 
 from .._hyper.arrays import placed
-from .._hyper.checks import as_inputs, common_dtype, is_traced
+from .._hyper.checks import common_dtype, is_traced
 from .._hyper.likelihood import as_numpyro_is
 from .._hyper.parameters import modules, raise_if_ambiguous, require_valid
+from .._kernels.given import as_inputs_of
 from .._numerics.closure import Closure, read
 from .._posterior.families import WhitenedGuide
 from .._posterior.guide import bound_of
@@ -92,7 +93,7 @@ def as_sparse_problem(
             "GPPrior."
         )
     _require_known(prior, X, y, noise_var)
-    X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1])
+    X = as_inputs_of(prior.kernel, f"{call}(X=...)", X, prior.Z.shape[1])
     X = require_valid(call, prior, X)
     prior, priors = without_priors(prior)
     dtype = common_dtype(prior.Z, X)

@@ -4,9 +4,8 @@ import abc
 import dataclasses
 import functools
 import math
-import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,19 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from .._features.basis import IID, Draw, has_features
+from .._features.basis import IID, Draw, Lifted, has_features
 from .._features.maps import (
     AbstractFeatures,
     FourierFeatures,
-    column_features,
-    fourier_columns,
     scale_features,
 )
 from .._features.spectrum import RadialSpectrum
 from .._hyper.checks import as_points, require_numbers
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._hyper.priors import AbstractWithPriors
-from .._hyper.scales import Scales, part
+from .._hyper.scales import part
+
+
+class Rule(NamedTuple):
+    """What a kernel asks of some numbers in its inputs: these numbers, one for each
+    row, whether each of them keeps it, and the rule in words."""
+
+    numbers: Any
+    holds: Callable[[Any], Any]
+    words: str
 
 
 class AbstractKernel(AbstractWithPriors):
@@ -74,6 +80,15 @@ class AbstractKernel(AbstractWithPriors):
         """The kernel as a sum of products: one tuple of factors for each term."""
         return ((self,),)
 
+    def columns(self, in_size: int) -> frozenset[int]:
+        """The columns that it looks at, of inputs of D = `in_size`."""
+        return frozenset(range(in_size))
+
+    def rules(self, X: Any) -> tuple[Rule, ...]:
+        """What it asks of the rows of `X`, (..., D), of NumPy's or JAX's numbers,
+        beyond being finite."""
+        return ()
+
     def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
         """A map with phi(X) phi(X')^T = k(X, X') to rounding, if there is one of few
         columns; `n_features` is how many one would like. None if there is not."""
@@ -97,6 +112,10 @@ class AbstractKernel(AbstractWithPriors):
     def spectrum(self, in_size: int) -> RadialSpectrum | None:
         """The spectral density, if it is radial and known and the kernel falls off fast
         enough to be repeated on a lattice; else None."""
+        return None
+
+    def lifted(self, in_size: int) -> Lifted | None:
+        """Another kernel, whose features make those of this one, if there is one."""
         return None
 
     def features(
@@ -206,6 +225,12 @@ class Sum(AbstractKernel):
     def smoothness(self) -> float:
         return min(self.left.smoothness, self.right.smoothness)
 
+    def columns(self, in_size: int) -> frozenset[int]:
+        return self.left.columns(in_size) | self.right.columns(in_size)
+
+    def rules(self, X: Any) -> tuple[Rule, ...]:
+        return self.left.rules(X) + self.right.rules(X)
+
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return self.left.terms() + self.right.terms()
 
@@ -239,6 +264,12 @@ class Product(AbstractKernel):
     @property
     def smoothness(self) -> float:
         return min(self.left.smoothness, self.right.smoothness)
+
+    def columns(self, in_size: int) -> frozenset[int]:
+        return self.left.columns(in_size) | self.right.columns(in_size)
+
+    def rules(self, X: Any) -> tuple[Rule, ...]:
+        return self.left.rules(X) + self.right.rules(X)
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return tuple(a + b for a in self.left.terms() for b in self.right.terms())
@@ -278,6 +309,12 @@ class Scale(AbstractKernel):
     def smoothness(self) -> float:
         return self.kernel.smoothness
 
+    def columns(self, in_size: int) -> frozenset[int]:
+        return self.kernel.columns(in_size)
+
+    def rules(self, X: Any) -> tuple[Rule, ...]:
+        return self.kernel.rules(X)
+
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         if is_factor(self.kernel):
             return ((self,),)
@@ -300,101 +337,15 @@ class Scale(AbstractKernel):
             return None
         return dataclasses.replace(found, variance=self.factor * found.variance)
 
+    def lifted(self, in_size: int) -> Lifted | None:
+        found = self.kernel.lifted(in_size)
+        if found is None:
+            return None
+        lift = found.lift
+        return found._replace(lift=lambda phi: scale_features(lift(phi), self.factor))
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:
         phi = self.kernel.features(key, n_features, in_size)
         return scale_features(phi, self.factor)
-
-
-class ActiveDims(AbstractKernel):
-    """A kernel that sees only some columns of the input.
-
-    Args:
-        kernel: a kernel on those columns; its lengthscale is () or has one entry each.
-        dims: the columns, from 0, without repeats.
-
-    Raises:
-        ValueError: a column that is negative, repeated, or beyond those of the input.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from pyrox.gp import RBF, ActiveDims
-        >>> kernel = ActiveDims(RBF(), (1,))
-        >>> kernel(jnp.array([[0.0, 5.0]]), jnp.array([[9.0, 5.0]]))
-        Array([[1.]], dtype=float32)
-    """
-
-    dims: tuple[int, ...] = eqx.field(static=True)
-    kernel: AbstractKernel = part(
-        lambda k, data: Scales(data.inputs[np.array(k.dims)], data.variance)
-    )
-
-    def __init__(self, kernel: AbstractKernel, dims: Sequence[int], name: str = ""):
-        self.kernel = kernel
-        self.dims = tuple(operator.index(d) for d in dims)
-        self._set(name)
-        repeated = len(set(self.dims)) < len(self.dims)
-        if not self.dims or repeated or min(self.dims) < 0:
-            raise ValueError(
-                "`ActiveDims(dims=...)` must be columns from 0, each once. "
-                f"Got {self.dims}. Pass `(0, 2)`, say."
-            )
-
-    def _columns(self, X: Float[Array, "N D"]) -> Float[Array, "N d"]:
-        self._check(X.shape[1])
-        return X[:, self.dims]
-
-    def _check(self, in_size: int) -> None:
-        if max(self.dims) >= in_size:
-            raise ValueError(
-                f"`ActiveDims(dims={self.dims})` must name columns of the input. Got "
-                f"an input of D={in_size}. Columns count from 0."
-            )
-
-    def __call__(
-        self, X1: Float[Array, "N D"], X2: Float[Array, "M D"]
-    ) -> Float[Array, "N M"]:
-        return self.kernel(self._columns(X1), self._columns(X2))
-
-    def quick_gram(self, X1: Array, X2: Array) -> Float[Array, "N M"]:
-        return self.kernel.quick_gram(self._columns(X1), self._columns(X2))
-
-    def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
-        return self.kernel.diag(self._columns(X))
-
-    @property
-    def smoothness(self) -> float:
-        return self.kernel.smoothness
-
-    def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
-        if is_factor(self.kernel):
-            return ((self,),)
-        return tuple(
-            tuple(ActiveDims(factor, self.dims) for factor in term)
-            for term in self.kernel.terms()
-        )
-
-    def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
-        self._check(in_size)
-        phi = self.kernel.exact_features(n_features, len(self.dims))
-        return None if phi is None else column_features(phi, self.dims, in_size)
-
-    def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures | None:
-        self._check(in_size)
-        phi = self.kernel.sample_frequencies(draw, len(self.dims))
-        return None if phi is None else fourier_columns(phi, self.dims, in_size)
-
-    def spectrum(self, in_size: int) -> RadialSpectrum | None:
-        found = self.kernel.spectrum(len(self.dims))
-        if found is None:
-            return None
-        dims = tuple(self.dims[d] for d in found.dims)
-        return dataclasses.replace(found, dims=dims)
-
-    def features(
-        self, key: PRNGKeyArray, n_features: int, in_size: int
-    ) -> AbstractFeatures:
-        self._check(in_size)
-        phi = self.kernel.features(key, n_features, len(self.dims))
-        return column_features(phi, self.dims, in_size)

@@ -14,8 +14,9 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
 from .._features.by_name import as_basis
-from .._hyper.checks import as_count, as_inputs, common_dtype, require_inside
+from .._hyper.checks import as_count, common_dtype, require_inside
 from .._hyper.unchecked import jit
+from .._kernels.given import as_inputs_of
 from .._numerics.blocks import block_rows, map_batches
 from .._numerics.closure import Closure, one_of, read
 from .._posterior.exact import ConditionedGP
@@ -45,7 +46,8 @@ class PathwiseEnsemble(eqx.Module):
 
         Cost: B times that of a PathwiseFunction.
         """
-        X = as_inputs("paths(X)", X, self.paths.anchors.shape[-1])
+        in_size = self.paths.anchors.shape[-1]
+        X = as_inputs_of(self.paths.kernel, "paths(X)", X, in_size)
         X = require_inside(X, "paths(X)", self.paths.domain, OUTSIDE)
         values = _evaluate(self, X)
         return values.reshape(-1, *self.plates, *values.shape[1:])

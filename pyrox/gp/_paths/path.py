@@ -21,6 +21,7 @@ from .._hyper.checks import (
     require_held,
     require_inside,
 )
+from .._kernels.given import keep_rules
 from .._kernels.kernel import AbstractKernel, product_of
 from .._numerics.blocks import block_rows
 from .._posterior.derivatives import DerivativeSites, require_derivatives
@@ -312,7 +313,6 @@ class PathwiseFunction(eqx.Module):
                 f"`paths.astype(dtype)` must be a floating type. Got {dtype!r}. "
                 "Pass `jnp.float32`, say."
             )
-
         require_held("paths.astype", self.kernel, dtype)
         return cast_floats(self, dtype)
 
@@ -324,6 +324,7 @@ class PathwiseFunction(eqx.Module):
         return self._block(call, X, block_size)
 
     def _inside(self, call: str, X: Array) -> Array:
+        X = keep_rules(self.kernel, call, X)
         return require_inside(X, call, self.domain, OUTSIDE)
 
     def _require_one_draw(self, call: str) -> None:

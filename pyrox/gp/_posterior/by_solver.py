@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 from .._solvers.cholesky import AbstractFactor
-from .._solvers.inverse import AbstractInverse
+from .._solvers.inverse import AbstractInverse, AbstractInverseWithDensity
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from .derivatives import Derivatives
 
@@ -65,9 +65,16 @@ def require_factor(call: str, inverse: AbstractInverse) -> AbstractFactor:
     return inverse
 
 
+def require_density(call: str, inverse: AbstractInverse) -> AbstractInverseWithDensity:
+    """What knows the determinant, if it does."""
+    if not isinstance(inverse, AbstractInverseWithDensity):
+        raise ValueError(needs_factor(call))
+    return inverse
+
+
 def needs_factor(call: str) -> str:
     return (
         f"`{call}` needs a Cholesky factor. Got what an iterative solver made, which "
-        "has products alone. Condition on all data at once, or without `solver=...` on "
-        "some of them."
+        "has products alone, or several outputs that were taken apart. Condition on "
+        "all data at once, or with `solver=Cholesky()` on some of them."
     )

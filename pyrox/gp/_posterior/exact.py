@@ -10,7 +10,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from .._hyper.checks import (
     as_count,
-    as_inputs,
     as_noise,
     as_observed,
     as_values,
@@ -18,19 +17,19 @@ from .._hyper.checks import (
 )
 from .._hyper.parameters import require_known_valid, require_valid, valid
 from .._hyper.unchecked import jit, one_step
+from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import (
-    AbstractFactor,
     CholeskyFactor,
     checked_factor,
     guarded_factor,
 )
 from .._solvers.convergence import Convergence, warn_if_not_converged
-from .._solvers.inverse import AbstractInverse
+from .._solvers.inverse import AbstractInverse, AbstractInverseWithDensity
 from .._solvers.joint_draw import draw
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from . import assembly, moments
-from .by_solver import as_solver, require_factor, require_memory
+from .by_solver import as_solver, require_density, require_factor, require_memory
 from .conditional import Conditional
 from .derivatives import (
     Derivatives,
@@ -90,7 +89,7 @@ class GPPrior(eqx.Module):
     ):
         parts = as_process("GPPrior", kernel, mean_fn, jitter)
         self.kernel, self.mean_fn, self.jitter = parts
-        self.X = as_inputs("GPPrior(X=...)", X, at_run_time=False)
+        self.X = as_inputs_of(kernel, "GPPrior(X=...)", X, at_run_time=False)
 
     def condition(
         self,
@@ -233,7 +232,7 @@ class ConditionedGP(AbstractConditioned):
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log p(y | X), from the factor at hand."""
         call = "ConditionedGP.log_marginal_likelihood"
-        return _log_marginal(self, require_factor(call, self.inverse))
+        return _log_marginal(self, require_density(call, self.inverse))
 
     def leave_one_out_log_density(self) -> Float[Array, " N"]:
         """log p(y_i | all the others), noise included, for each value; of one that was
@@ -291,7 +290,9 @@ class ConditionedGP(AbstractConditioned):
         call = "ConditionedGP.condition_on"
         self._require_one("condition_on(X, y, noise_var)")
         require_factor(call, self.inverse)
-        data = as_new_data(call, X, y, noise_var, self.X.shape[1])
+        in_size, where = self.X.shape[1], f"{call}(X=...)"
+        X = as_inputs_of(self.kernel, where, X, in_size, at_run_time=False)
+        data = as_new_data(call, X, y, noise_var, in_size)
         told: ConditionedGP = posterior_told(self, data)
         noise = with_derivatives(told.y, told.noise_var, told.derivatives)[1]
         found = told.inverse, told.weights, (noise, told.jitter_var)
@@ -388,7 +389,7 @@ def _log_density(
 
 
 @jit
-def _log_marginal(posterior: ConditionedGP, root: AbstractFactor) -> Array:
+def _log_marginal(posterior: ConditionedGP, root: AbstractInverseWithDensity) -> Array:
     given = posterior.y, posterior.noise_var, posterior.derivatives
     data = assembly.of_one_type(posterior.prior, *given, posterior.observed)
     residual = assembly.observations(data)[-1]

@@ -14,11 +14,11 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 from .._hyper.checks import (
     as_count,
     as_float,
-    as_inputs,
     require_ok,
 )
 from .._hyper.parameters import AbstractParametrized, require_valid, valid
 from .._hyper.unchecked import jit
+from .._kernels.given import as_inputs_of
 from .._numerics.blocks import block_rows, map_rows
 from .._numerics.lapack import solve_lower
 from .jitter import no_factor
@@ -88,7 +88,7 @@ class AbstractGuide(AbstractParametrized):
         """
         call = "guide.predict"
         prior = _ready(call, self, prior)
-        X = as_inputs(f"{call}(X)", X, prior.Z.shape[1])
+        X = as_inputs_of(prior.kernel, f"{call}(X)", X, prior.Z.shape[1])
         size = block_rows(call, block_size, self.size, X.dtype)
         return sparse_checked(prior, _predict(self, prior, X, block_size=size))
 
@@ -266,7 +266,9 @@ def evidence_bound(
 ) -> Float[Array, ""]:
     """`guide.elbo`, as `call`."""
     as_guide(call, guide, prior)
-    X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False)
+    X = as_inputs_of(
+        prior.kernel, f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False
+    )
     prior, X = of_one_dtype(prior, X)
     like = jax.ShapeDtypeStruct(X.shape[:1], X.dtype)
     law, y = as_likelihood(call, y, like, noise_var, likelihood, n_points, site)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Real
 
-from .._hyper.checks import as_inputs, as_noise, as_values, common_dtype
+from .._hyper.checks import as_noise, as_values, common_dtype
 from .._hyper.unchecked import jit
+from .._kernels.given import as_inputs_of
 from .collapsed import collapsed
 from .families import WhitenedGuide
 from .guide import ready, sparse_checked
@@ -56,7 +57,7 @@ def optimal_guide(
     """
     call = "optimal_guide"
     prior = ready(call, prior)
-    X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1])
+    X = as_inputs_of(prior.kernel, f"{call}(X=...)", X, prior.Z.shape[1])
     n = X.shape[0]
     y = as_values(f"{call}(y=...)", y, n)
     noise_var = as_noise(f"{call}(noise_var=...)", noise_var, n)

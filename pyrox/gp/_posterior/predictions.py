@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from .._hyper.checks import as_count, as_inputs, common_dtype
+from .._hyper.checks import as_count, common_dtype
+from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._numerics.blocks import block_rows
 from .._numerics.safe_sqrt import safe_sqrt
@@ -84,7 +85,8 @@ class AbstractConditioned(eqx.Module):
         X = self._query("predict_cov", X)
         if Z is None:
             return moments.cov(self._conditional(), X)
-        Z = as_inputs("ConditionedGP.predict_cov(Z=...)", Z, self.X.shape[1])
+        call = "ConditionedGP.predict_cov(Z=...)"
+        Z = as_inputs_of(self.kernel, call, Z, self.X.shape[1])
         X, Z = (x.astype(common_dtype(X, Z)) for x in (X, Z))
         size = self._rows("predict_cov", X, None)
         return moments.cross_cov(self._conditional(), X, Z, block_size=size)
@@ -149,7 +151,8 @@ class AbstractConditioned(eqx.Module):
     def _query(self, method: str, X: ArrayLike) -> Array:
         weights = self._conditional().weights
         self._require_one(f"{method}(X)")
-        X = as_inputs(f"ConditionedGP.{method}(X)", X, self.X.shape[1])
+        call = f"ConditionedGP.{method}(X)"
+        X = as_inputs_of(self.kernel, call, X, self.X.shape[1])
         return X.astype(common_dtype(X, weights))
 
     def _require_one(self, method: str) -> None:

@@ -6,9 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from .._hyper.checks import as_inputs, as_noise, as_values, common_dtype
+from .._hyper.checks import as_noise, as_values, common_dtype
 from .._hyper.parameters import valid
 from .._hyper.unchecked import jit
+from .._kernels.given import as_inputs_of
 from .._kernels.kernel import AbstractKernel
 from .._solvers.cholesky import CholeskyFactor, factor, guarded_factor
 from .collapsed import collapsed
@@ -84,7 +85,8 @@ class SparseGPPrior(eqx.Module):
     ):
         parts = as_process("SparseGPPrior", kernel, mean_fn, jitter)
         self.kernel, self.mean_fn, self.jitter = parts
-        self.Z = as_inputs("SparseGPPrior(Z=...)", Z, at_run_time=False)
+        call = "SparseGPPrior(Z=...)"
+        self.Z = as_inputs_of(kernel, call, Z, at_run_time=False)
 
     def inducing(self) -> Inducing:
         """p(u), with the factor of its covariance. Cost: M^3 / 3 operations."""
@@ -136,7 +138,9 @@ class SparseGPPrior(eqx.Module):
             -3.78
         """
         call = "SparseGPPrior.log_marginal_bound"
-        X = as_inputs(f"{call}(X=...)", X, self.Z.shape[1], at_run_time=False)
+        X = as_inputs_of(
+            self.kernel, f"{call}(X=...)", X, self.Z.shape[1], at_run_time=False
+        )
         n = X.shape[0]
         y = as_values(f"{call}(y=...)", y, n, at_run_time=False)
         noise = as_noise(f"{call}(noise_var=...)", noise_var, n, at_run_time=False)

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._numerics.lapack import cholesky, solve_lower, solve_upper
-from .inverse import AbstractInverse
+from .inverse import AbstractInverseWithDensity
 
 
-class AbstractFactor(AbstractInverse):
+class AbstractFactor(AbstractInverseWithDensity):
     """A = L L^T, kept for everything that is asked of A later. A failed factor holds
     NaN."""
 
@@ -44,8 +44,6 @@ class AbstractFactor(AbstractInverse):
     def log_density(
         self, x: Float[Array, " N"], n: int | Float[Array, ""] | None = None
     ) -> Float[Array, ""]:
-        """log N(x; 0, A) (Rasmussen & Williams 2006, eq. 2.30), of `n` numbers if the
-        others are zeros about which A says nothing, being an identity there."""
         whitened = self.whiten(x[:, None])
         constant = (x.shape[0] if n is None else n) * jnp.log(2 * jnp.pi)
         return -0.5 * (jnp.sum(whitened**2) + self.log_det() + constant)

@@ -40,3 +40,14 @@ class AbstractInverse(eqx.Module):
     @abc.abstractmethod
     def variances(self) -> Float[np.ndarray, " N"]:
         """The diagonal of A, by NumPy: of known values, and compiles nothing."""
+
+
+class AbstractInverseWithDensity(AbstractInverse):
+    """One that knows the determinant of A, too."""
+
+    @abc.abstractmethod
+    def log_density(
+        self, x: Float[Array, " N"], n: int | Float[Array, ""] | None = None
+    ) -> Float[Array, ""]:
+        """log N(x; 0, A) (Rasmussen & Williams 2006, eq. 2.30), of `n` numbers if the
+        others are zeros about which A says nothing, being an identity there."""

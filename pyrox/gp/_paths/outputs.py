@@ -1,0 +1,128 @@
+"""Functions of several outputs: paths of the one process that these are."""
+
+import equinox as eqx
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+
+from .._features.basis import AbstractBasis
+from .._hyper.checks import as_inputs
+from .._posterior.by_outputs import stack_inputs
+from .._posterior.outputs import MultiOutputGP, MultiOutputPrior, as_table
+from .path import PathwiseFunction
+from .samplers import PathwiseSampler
+
+
+class MultiOutputSampler(eqx.Module):
+    """Draws functions of several outputs, as `PathwiseSampler` does of one.
+
+    Args:
+        posterior: what `MultiOutputPrior.condition` returned, or a `MultiOutputPrior`
+            for prior draws.
+        n_features: F, of all outputs together: a `Coregionalization` of P outputs takes
+            P columns for each of the waves, of which there are F / P then.
+        basis: as in `PathwiseSampler`.
+
+    Raises:
+        ValueError: as `PathwiseSampler`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import RBF, ActiveDims, Coregionalization
+        >>> from pyrox.gp import MultiOutputPrior, MultiOutputSampler
+        >>> kernel = ActiveDims(RBF(), (0,)) * ActiveDims(Coregionalization(1, 2), (1,))
+        >>> prior = MultiOutputPrior(kernel, jnp.array([[0.0], [1.0]]), n_outputs=2)
+        >>> sampler = MultiOutputSampler(prior.condition(jnp.ones((2, 2)), 0.01), 64)
+        >>> sampler.sample_paths(jax.random.key(0), 8)(jnp.zeros((5, 1))).shape
+        (8, 5, 2)
+    """
+
+    sampler: PathwiseSampler
+    n_outputs: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        posterior: MultiOutputGP | MultiOutputPrior,
+        n_features: int = 1024,
+        basis: AbstractBasis | str = "grid",
+    ):
+        if not isinstance(posterior, MultiOutputGP | MultiOutputPrior):
+            raise ValueError(
+                "`MultiOutputSampler(posterior)` must be what "
+                "`MultiOutputPrior.condition` returned, or a MultiOutputPrior. Got a "
+                f"{type(posterior).__name__}. For one output use `PathwiseSampler`."
+            )
+        self.sampler = PathwiseSampler(posterior.stacked, n_features, basis)
+        self.n_outputs = posterior.n_outputs
+
+    def sample_paths(self, key: PRNGKeyArray, n_paths: int = 1) -> "MultiOutputPaths":
+        """`n_paths` functions."""
+        paths = self.sampler.sample_paths(key, n_paths)
+        return MultiOutputPaths(paths, self.n_outputs)
+
+
+class MultiOutputPaths(eqx.Module):
+    """S functions of P outputs, callable anywhere: `paths(X)` is (S, N, P).
+
+    A pytree, as what it wraps: `stacked`, the paths of the one process whose inputs
+    have the number of an output as the last column, for all that is not said here.
+    `paths[i]` and `paths[2:5]` choose draws, `len(paths)` is S.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pyrox.gp import RBF, ActiveDims, Coregionalization
+        >>> from pyrox.gp import MultiOutputPrior, MultiOutputSampler
+        >>> kernel = ActiveDims(RBF(), (0,)) * ActiveDims(Coregionalization(1, 2), (1,))
+        >>> prior = MultiOutputPrior(kernel, jnp.array([[0.0], [1.0]]), n_outputs=2)
+        >>> paths = MultiOutputSampler(prior, 64).sample_paths(jax.random.key(0), 8)
+        >>> X = jnp.linspace(0, 1, 5)[:, None]
+        >>> paths[:3](X).shape, paths.gradient(X).shape
+        ((3, 5, 2), (8, 5, 2, 1))
+    """
+
+    stacked: PathwiseFunction
+    n_outputs: int = eqx.field(static=True)
+
+    def __call__(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N P"]:
+        """The values of every output of every path at every row of `X`.
+
+        Raises:
+            ValueError: as a `PathwiseFunction`.
+
+        Cost: P times that of a `PathwiseFunction`.
+        """
+        X = self._rows("paths(X)", X)
+        return as_table(self.stacked(X, block_size=block_size), self.n_outputs)
+
+    def gradient(
+        self, X: Real[ArrayLike, "N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N P D"]:
+        """The derivative of every output of every path at every row of `X`, by each
+        input: of a vector field its Jacobian.
+
+        Raises:
+            ValueError: as `PathwiseFunction.gradient`.
+        """
+        X = self._rows("paths.gradient(X)", X)
+        slopes = self.stacked.gradient(X, block_size=block_size)[..., :-1]
+        n_paths, _, in_size = slopes.shape
+        outputs_first = slopes.reshape(n_paths, self.n_outputs, -1, in_size)
+        return outputs_first.swapaxes(1, 2)
+
+    def _rows(self, call: str, X: ArrayLike) -> Float[Array, "PN C"]:
+        X = as_inputs(call, X, self.stacked.anchors.shape[-1] - 1)
+        return stack_inputs(X, self.n_outputs)
+
+    @property
+    def n_paths(self) -> int:
+        """S, the number of functions."""
+        return self.stacked.n_paths
+
+    def __len__(self) -> int:
+        return self.n_paths
+
+    def __getitem__(self, index: slice | ArrayLike) -> "MultiOutputPaths":
+        return MultiOutputPaths(self.stacked[index], self.n_outputs)
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
