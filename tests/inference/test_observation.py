@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from helpers import few_of
 from scipy import integrate, stats
 
 from pyrox.gp import (
@@ -59,7 +60,7 @@ def by_scipy(mean, var):
     return np.array([one(*row) for row in zip(mean, var, COUNTS, strict=True)])
 
 
-@pytest.mark.parametrize("kind", ["exact", "sparse"])
+@pytest.mark.parametrize("kind", few_of(["exact", "sparse"], "sparse"))
 def test_densities_and_moments_of_counts(kind, x64):
     f = {"exact": exact, "sparse": sparse}[kind]()
     mean, var = f.predict(AT) if kind == "exact" else f[1].predict(f[0], AT)
@@ -73,6 +74,7 @@ def test_densities_and_moments_of_counts(kind, x64):
     np.testing.assert_allclose(law.var, spread, rtol=1e-8)
 
 
+@pytest.mark.exhaustive
 def test_draws_and_quantiles(x64):
     """The mean of 4000 draws within 5 standard errors: 3 figures, one in a million."""
     law = predict_observation(exact(), AT, lambda f: dist.Laplace(f, 0.5))

@@ -123,6 +123,7 @@ def test_float32_keeps_what_the_product_would_lose():
     assert error(np.linalg.inv(np.eye(4, dtype="float32") + B @ B.T)) > 0.1
 
 
+@pytest.mark.exhaustive
 def test_the_root_of_a_gram_matrix(x64):
     A = jnp.asarray(RNG.standard_normal((3, 7, 4)))
     L = jax.vmap(gram_root)(A)

@@ -92,6 +92,7 @@ def test_the_quadrature_is_exact_where_log_densities_are_smooth(x64):
     assert np.abs(few - by_scipy).max() > 1e-6  # four points would be seen
 
 
+@pytest.mark.exhaustive
 def test_where_they_are_not_smooth_more_points_help(x64):
     """A Student-t much narrower than q(f): stated, not hidden."""
 
