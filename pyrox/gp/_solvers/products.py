@@ -15,7 +15,7 @@ from .._numerics.lapack import eigh
 
 # Bytes of kernel rows in one block: what stays in cache from the pass that writes them
 # to the product that reads them.
-_BLOCK_BYTES = 2**23
+_BLOCK_BYTES = 2**22
 _TRIED = 64  # rows by which the quick Gram matrix is judged
 # Of the least noise: by how much the quick matrix may differ, in its spectral norm.
 _SEEN = 0.1
