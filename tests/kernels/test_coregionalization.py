@@ -18,11 +18,16 @@ from pyrox.gp import (
     RBF,
     ActiveDims,
     Coregionalization,
+    Derivatives,
     GPPrior,
+    NaturalGuide,
     PathwiseSampler,
     SparseGPPrior,
+    WhitenedGuide,
     check_kernel,
     gp_factor,
+    init_inducing,
+    optimal_guide,
     site_names,
 )
 
@@ -155,6 +160,14 @@ def paths():
     return PathwiseSampler(conditioned(), 64).sample_paths(jax.random.key(0), 2)
 
 
+def sparse():
+    return SparseGPPrior(KERNEL, GOOD)
+
+
+def slopes_at(X):
+    return Derivatives(X, (0, 0), np.zeros(2), 0.1)
+
+
 @pytest.mark.parametrize("bad", few_of([0.5, -1.0, 3.0], 0.5))
 @pytest.mark.parametrize(
     "call",
@@ -169,6 +182,13 @@ def paths():
         lambda X: paths()(X),
         lambda X: paths().each(np.stack([GOOD, X])),
         lambda X: paths().condition_on(X, Y, 0.1),
+        lambda X: GPPrior(KERNEL, GOOD).condition(Y, 0.1, slopes_at(X)),
+        lambda X: WhitenedGuide.init(2).predict(sparse(), X),
+        lambda X: WhitenedGuide.init(2).elbo(sparse(), X, Y, 0.1),
+        lambda X: NaturalGuide.init(2).natural_update(sparse(), X, Y, 0.1),
+        lambda X: sparse().log_marginal_bound(X, Y, 0.1),
+        lambda X: optimal_guide(sparse(), X, Y, 0.1),
+        lambda X: init_inducing(jax.random.key(0), X, 1, KERNEL),
     ],
 )
 def test_an_index_that_is_no_output_is_refused(call, bad):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
-from .._hyper.checks import as_count, as_inputs
+from .._hyper.checks import as_count
 from .._hyper.parameters import require_valid
 from .._hyper.priors import sample_hyperparameters
 from .._hyper.unchecked import jit
-from .given import as_kernel
+from .given import as_inputs_of, as_kernel
 from .kernel import AbstractKernel
 
 
@@ -54,7 +54,8 @@ def init_inducing(
         ((6, 1), True)
     """
     call = "init_inducing"
-    X = as_inputs(f"{call}(X)", X)
+    kernel = as_kernel(f"{call}(kernel)", kernel)
+    X = as_inputs_of(kernel, f"{call}(X)", X)
     n_inducing = as_count(f"{call}(n_inducing)", n_inducing)
     if n_inducing > X.shape[0]:
         raise ValueError(
@@ -62,7 +63,7 @@ def init_inducing(
             f"they are chosen. Got {n_inducing} of {X.shape[0]}. Pass {X.shape[0]}, "
             "or condition a GPPrior, which is exact."
         )
-    kernel = sample_hyperparameters(as_kernel(f"{call}(kernel)", kernel))
+    kernel = sample_hyperparameters(kernel)
     return X[_greedy(key, require_valid(call, kernel, X), n_inducing, kernel)]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._hyper.checks import as_inputs, as_noise, as_numbers, as_values
+from .._kernels.given import keep_rules
 from .._kernels.kernel import AbstractKernel
 
 
@@ -172,6 +173,7 @@ def checked(
             f"`{call}` must have points of D={X.shape[1]}, as the inputs of the "
             f"values. Got D={derivatives.sites.X.shape[1]}. Pass the same columns."
         )
+    keep_rules(kernel, call, derivatives.sites.X, at_run_time=False)
     require_derivatives(call, kernel, 1)
     return derivatives
 

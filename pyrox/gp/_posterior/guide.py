@@ -265,16 +265,37 @@ def evidence_bound(
     site: str = "",
 ) -> Float[Array, ""]:
     """`guide.elbo`, as `call`."""
+    data = X, y, noise_var, likelihood
+    checked = as_bound_data(call, guide, prior, *data, n_total, n_points, site)
+    prior, X, law, values, total = checked
+    return bound_of(guide, resolved(prior, prior.Z), law, X, values, total)
+
+
+def as_bound_data(
+    call: str,
+    guide: AbstractGuide,
+    prior: SparseGPPrior,
+    X: Real[ArrayLike, "N D"],
+    y: Real[ArrayLike, " N"],
+    noise_var: Real[ArrayLike, "..."] | None,
+    likelihood: Callable | None,
+    n_total: int | None,
+    n_points: int,
+    site: str = "",
+    *,
+    at_run_time: bool = False,
+) -> tuple[SparseGPPrior, Array, AbstractLikelihood, Array, int]:
+    """What a bound is of, checked and of one type: the prior, the inputs, their
+    likelihood and values, and the number of data that they stand for."""
     as_guide(call, guide, prior)
-    X = as_inputs_of(
-        prior.kernel, f"{call}(X=...)", X, prior.Z.shape[1], at_run_time=False
-    )
+    in_size, where = prior.Z.shape[1], f"{call}(X=...)"
+    X = as_inputs_of(prior.kernel, where, X, in_size, at_run_time=at_run_time)
     prior, X = of_one_dtype(prior, X)
     like = jax.ShapeDtypeStruct(X.shape[:1], X.dtype)
     law, y = as_likelihood(call, y, like, noise_var, likelihood, n_points, site)
     n = X.shape[0]
     total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
-    return bound_of(guide, resolved(prior, prior.Z), law, X, y, total)
+    return prior, X, law, y, total
 
 
 @functools.partial(jit, static_argnames="n_total")

@@ -9,14 +9,20 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real, Shaped
 from numpyro.distributions import constraints
 
-from .._hyper.checks import as_count, as_float, as_inputs, is_traced
+from .._hyper.checks import as_count, as_float, is_traced
 from .._hyper.parameters import hyperparameter
 from .._hyper.unchecked import jit
 from .._solvers.cholesky import guarded_factor
-from .guide import AbstractGaussianGuide, as_guide, ready, sparse_checked
-from .likelihood import N_POINTS, AbstractLikelihood, as_likelihood
+from .guide import (
+    AbstractGaussianGuide,
+    as_bound_data,
+    as_guide,
+    ready,
+    sparse_checked,
+)
+from .likelihood import N_POINTS, AbstractLikelihood
 from .natural import bound_and_target, from_precision
-from .sparse import Inducing, SparseGPPrior, of_one_dtype
+from .sparse import Inducing, SparseGPPrior
 
 _MOST_HALVINGS = 30
 
@@ -121,15 +127,12 @@ class NaturalGuide(AbstractGaussianGuide):
         """
         call = "guide.natural_update"
         as_guide(call, self, prior)
-        prior = ready(call, prior, self)
-        X = as_inputs(f"{call}(X=...)", X, prior.Z.shape[1])
-        prior, X = of_one_dtype(prior, X)
-        like = jax.ShapeDtypeStruct(X.shape[:1], X.dtype)
-        law, y = as_likelihood(call, y, like, noise_var, likelihood, n_points)
-        n = X.shape[0]
-        total = n if n_total is None else as_count(f"{call}(n_total=...)", n_total, n)
+        data = ready(call, prior, self), X, y, noise_var, likelihood
+        sizes = n_total, n_points
+        checked = as_bound_data(call, self, *data, *sizes, at_run_time=True)
+        prior, X, law, values, total = checked
         step = jnp.asarray(_as_rate(f"{call}(rate=...)", rate), X.dtype)
-        new = sparse_checked(prior, _updated(self, prior, law, X, y, step, total))
+        new = sparse_checked(prior, _updated(self, prior, law, X, values, step, total))
         return NaturalGuide(*new, name=self.name)
 
 
