@@ -1,0 +1,217 @@
+"""`python -m benchmarks.likelihoods PART`: sparse variational inference, any likelihood.
+
+`optimum`: the evidence lower bound of the best q(u) at fixed hyperparameters, against
+GPJax and GPyTorch, each evaluated once more in NumPy. `time`: seconds to within .1 nat
+of the best bound, hyperparameters and Z trained, in turns. `minibatch`: 100,000 rows,
+held-out log density against GPyTorch after equal time. `memory`: what a run by
+minibatches takes beside its data.
+"""
+
+import argparse
+import resource
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from .likelihood_problems import (
+    JITTER,
+    SMALL,
+    Found,
+    Problem,
+    bound,
+    distribution,
+    large,
+    log_predictive,
+)
+
+SIDES = ("pyrox", "gpjax", "gpytorch")
+NAT = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parse(arguments)
+    with jax.enable_x64(options.part in ("optimum", "time")):
+        PARTS[options.part](options)
+
+
+def _prior(problem: Problem) -> Any:
+    from pyrox.gp import RBF, Matern, SparseGPPrior
+
+    dtype = problem.X.dtype
+    of = np.asarray(problem.variance, dtype), np.asarray(problem.lengthscale, dtype)
+    kernel = RBF(*of) if problem.kernel == "rbf" else Matern(2.5, *of)
+    return SparseGPPrior(kernel, problem.Z, jitter=JITTER)
+
+
+def _fit(problem: Problem, **how: Any) -> Any:
+    from pyrox.gp import fit_sparse
+
+    prior, likelihood = _prior(problem), distribution(problem.likelihood)
+    y = problem.y.astype(int) if problem.likelihood != "heavy tails" else problem.y
+    how |= {"likelihood": likelihood, "progress": False}
+    with warnings.catch_warnings():  # of runs that are stopped early
+        warnings.simplefilter("ignore", UserWarning)
+        return jax.block_until_ready(fit_sparse(prior, problem.X, y, **how))
+
+
+def _found(fit: Any) -> Found:
+    kernel = fit.prior.kernel
+    return Found(
+        float(kernel.variance),
+        float(kernel.lengthscale),
+        *map(np.asarray, (fit.prior.Z, fit.guide.mean, fit.guide.scale_tril)),
+    )
+
+
+def _rival(side: str) -> Any:
+    if side == "gpjax":
+        from . import likelihoods_gpjax as rival
+    else:
+        from . import likelihoods_gpytorch as rival
+    return rival
+
+
+def optimum(options: argparse.Namespace) -> None:
+    for name in options.only or SMALL:
+        problem = SMALL[name]()
+        fit = _fit(problem, fixed="all")
+        ours = bound(problem, _found(fit))
+        natural = int(fit.n_natural_steps)
+        print(f"{name:11s} pyrox    {ours:12.6f}, {natural} steps; said {fit.elbo:.6f}")
+        for side in options.sides[1:]:
+            theirs = bound(problem, _rival(side).best_q(problem))
+            verdict = "ok" if theirs < ours + 1e-3 else "HIGHER"
+            print(f"{name:11s} {side:8s} {theirs:12.6f}, {theirs - ours:+.1e} {verdict}")
+
+
+def seconds_to_optimum(options: argparse.Namespace) -> None:
+    for name in options.only or SMALL:
+        problem, runs = SMALL[name](), {}
+        best = bound(problem, _found(_fit(problem, max_steps=1000)))
+        print(f"{name:11s} pyrox converges to {best:.4f}", flush=True)
+        trained = {}
+        for side in options.sides[1:]:
+            for optimiser in _rival(side).OPTIMISERS:
+                run = _rival(side).trainer(problem, optimiser)
+                trained[side, optimiser] = run, *_run(problem, run, options.steps)
+        target = max([best, *(end for _, _, end in trained.values())]) - NAT
+        runs["pyrox"] = _ours(problem, target)
+        for (side, optimiser), (run, bounds, end) in trained.items():
+            reached = np.flatnonzero(bounds >= target)
+            after = int(reached[0]) if reached.size else None
+            print(f"{name:11s} {side:8s} {optimiser:20s} {_reached(after, bounds, end)}")
+            if after is not None:
+                runs[f"{side}, {optimiser}"] = lambda run=run, after=after: run(after)
+        _in_turns(name, runs, options.turns)
+
+
+def _run(problem: Problem, run: Callable, n_steps: int) -> tuple[np.ndarray, float]:
+    """All bounds that a rival saw, and the last one in NumPy."""
+    bounds, found = run(n_steps)
+    whole = len(bounds) == n_steps and np.isfinite(bounds[-1])
+    return bounds, bound(problem, found()) if whole else -np.inf
+
+
+def _reached(after: int | None, bounds: np.ndarray, end: float) -> str:
+    if after is None:
+        return f"not within .1 nat in {len(bounds)} steps, where it has {end:.3f}"
+    return f"within .1 nat after {after} steps; in the end {end:.4f}"
+
+
+def _ours(problem: Problem, target: float) -> Callable[[], Any]:
+    """The fit of the fewest steps that reaches the target, which some number does."""
+    low, high = 0, 1
+    while bound(problem, _found(_fit(problem, max_steps=high))) < target:
+        low, high = high, 2 * high
+        if high > 2000:
+            raise RuntimeError("our own fit does not come within .1 nat of the best")
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = bound(problem, _found(_fit(problem, max_steps=middle))) >= target
+        low, high = (low, middle) if enough else (middle, high)
+    print(f"{problem.name:11s} pyrox    within .1 nat after {high} steps of L-BFGS")
+    return lambda: _fit(problem, max_steps=high)
+
+
+def _in_turns(name: str, runs: dict[str, Callable[[], Any]], turns: int) -> None:
+    times: dict[str, list[float]] = {side: [] for side in runs}
+    for turn in range(turns + 1):
+        for side, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first compiles
+                times[side].append(time.perf_counter() - start)
+    medians = {side: float(np.median(own)) for side, own in times.items()}
+    for side, seconds in medians.items():
+        print(f"{name:11s} {side:30s} {seconds:8.4f} s")
+    rivals = [seconds for side, seconds in medians.items() if side != "pyrox"]
+    if rivals:
+        ratio = min(rivals) / medians["pyrox"]
+        verdict = "ok" if ratio >= 3 else "SHORT"
+        print(f"{name:11s} {ratio:.1f} times faster than the best rival: {verdict}")
+
+
+def minibatch(options: argparse.Namespace) -> None:
+    problem, held_out = large(options.n)
+    how = {"batch_size": options.batch_size, "max_steps": options.steps}
+    _fit(problem, key=jr.key(1), **how)
+    start = time.perf_counter()
+    fit = _fit(problem, key=jr.key(0), **how)
+    seconds = time.perf_counter() - start
+    moments = map(np.asarray, fit.predict(jnp.asarray(held_out.X)))
+    ours = log_predictive(held_out, *moments)
+    print(f"pyrox    {seconds:6.1f} s, {options.steps} batches: log density {ours:.4f}")
+    if "gpytorch" not in options.sides:
+        return
+    rival = _rival("gpytorch")
+    for optimiser in rival.OPTIMISERS:
+        of = problem, held_out, optimiser, options.batch_size, seconds
+        mean, var, steps = rival.by_minibatches(*of)
+        theirs = log_predictive(held_out, mean, var)
+        verdict = "ok" if ours > theirs - 0.01 else "BETTER"
+        line = f"gpytorch {seconds:6.1f} s, {steps} batches, {optimiser}: log density"
+        print(f"{line} {theirs:.4f} {verdict}", flush=True)
+
+
+def memory(options: argparse.Namespace) -> None:
+    problem, _ = large(options.n)
+    before = _peak()
+    _fit(problem, key=jr.key(0), batch_size=options.batch_size, max_steps=options.steps)
+    mb = (problem.X.nbytes + problem.y.nbytes) / 1e6
+    print(f"{options.n} rows, {mb:.1f} MB: {_peak() - before:.0f} MB more at the peak")
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+PARTS = {
+    "optimum": optimum,
+    "time": seconds_to_optimum,
+    "minibatch": minibatch,
+    "memory": memory,
+}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.likelihoods", description=__doc__
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--only", nargs="*", default=[], choices=SMALL)
+    parser.add_argument("--sides", nargs="*", default=SIDES, choices=SIDES)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--n", type=int, default=100_000, help="rows of `minibatch`")
+    parser.add_argument("--batch-size", type=int, default=1024)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
