@@ -2,6 +2,8 @@
 
 # pyright: reportArgumentType=false
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +66,7 @@ def test_sites_and_values_of_a_model(x64):
         return svgp_factor("obs", priors, named(3, 3), X, Y, likelihood=warm)
 
     moved = {"q1.mean": jnp.array([0.3, 0.5, -1.0]), "k0.variance": jnp.array(1.5)}
-    given = handlers.substitute(handlers.seed(model, 7), data=moved)
+    given: Any = handlers.substitute(handlers.seed(model, 7), data=moved)
     trace = handlers.trace(given).get_trace()
     parts = [f"q{p}.{part}" for p in range(3) for part in ("mean", "scale_tril")]
     assert list(trace) == ["k0.variance", *parts, "temperature", "obs"]
@@ -96,7 +98,8 @@ def test_one_kernel_for_all(x64):
 
     with pytest.raises(ValueError, match="'RBF.lengthscale'.*prior = sample_hyper"):
         handlers.seed(apart, 0)()
-    found, _ = handlers.seed(shared, 0)()
+    seeded: Any = handlers.seed(shared, 0)
+    found, _ = seeded()
     assert len({float(one.kernel.lengthscale) for one in found}) == 1
 
 
@@ -198,16 +201,20 @@ def test_the_noise_of_the_motorcycle_data_varies(x64):
         low = SparseGPPrior(Matern(2.5, 1.0, 12.0), inducing, lambda X: 0 * X[:, 0] - 1)
         return [level, low]
 
+    # From the prior itself, whose exp(f) is wild, a descent takes far longer.
+    narrow = np.zeros(20), 0.1 * np.eye(20)
+    start = [WhitenedGuide(*narrow, name=f"q{p}") for p in range(2)]
+
     def model():
-        svgp_factor("obs", priors(), named(2, 20), times, y, likelihood=noisy)
+        svgp_factor("obs", priors(), start, times, y, likelihood=noisy)
 
     rate = optax.cosine_decay_schedule(0.03, 1500)
     params, losses = trained(model, 1500, rate)
-    guides = substitute(named(2, 20), params)
+    guides = substitute(start, params)
 
     def closed(params):
         """The bound, whose expectation has a closed form here."""
-        both = zip(priors(), substitute(named(2, 20), params), strict=True)
+        both = zip(priors(), substitute(start, params), strict=True)
         each = [
             (*guide.predict(prior, times), guide.kl(prior)) for prior, guide in both
         ]
@@ -228,15 +235,15 @@ def test_the_noise_of_the_motorcycle_data_varies(x64):
         }
         numpyro.factor("obs", closed(moved))
 
-    # From the end that the draws led to no more than half a nat is left to gain.
+    # From the end that the draws led to there is hardly anything left to gain.
     best, _ = trained(without_draws, 500, optax.cosine_decay_schedule(0.01, 500))
-    assert found < closed(best) < found + 0.5
+    assert found < closed(best) < found + 0.2
     # Noise that is the same everywhere explains the data worse, at its best.
     flat = [
         priors()[0].log_marginal_bound(times, y, noise_var)
         for noise_var in np.linspace(0.1, 0.4, 13)
     ]
-    assert found > max(flat) + 5
+    assert found > max(flat) + 20
     keys = jax.random.split(jax.random.key(2), 2)
     f, g = (
         DecoupledPathwiseSampler(prior, guide, 1024).sample_paths(key, 400)
