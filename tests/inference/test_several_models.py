@@ -118,6 +118,7 @@ REFUSED = {
     "one prior": ({"prior": SparseGPPrior(RBF(), Z)}, r"\(priors\)` must be a seq"),
     "one guide": ({"guide": named(1, 3)[0]}, r"\(guides\)` must be a sequence"),
     "the site": ({"y": Y + 1}, r"support.*at site 'kinds'.*Got 3 at index \(3,\)"),
+    "points of several": ({"n_points": 40}, "for one latent function.*`n_draws`"),
     "draws of one": (
         {"prior": SparseGPPrior(RBF(), Z), "guide": named(1, 3)[0], "n_draws": 8},
         "n_draws=.*is for several latent functions",

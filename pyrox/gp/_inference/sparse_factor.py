@@ -98,6 +98,11 @@ def svgp_factor(
     """
     data = X, y, noise_var, likelihood
     if isinstance(prior, Sequence) or isinstance(guide, Sequence):
+        if n_points != N_POINTS:
+            raise ValueError(
+                "`svgp_factor(n_points=...)` is for one latent function. Got several. "
+                "Pass `n_draws`: their expectation is by draws, not by quadrature."
+            )
         return _of_several(name, prior, guide, data, n_total, n_draws)
     if n_draws is not None:
         raise ValueError(
