@@ -2,8 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
-from .._hyper.parameters import (
-    constraint_of,
-    hyperparameter_fields,
-    map_modules,
-    replace,
-    site,
-    valid,
-)
+from .._hyper.parameters import valid
 from .._hyper.unchecked import jit
 from .._posterior.derivatives import (
     Derivatives,
@@ -29,16 +21,11 @@ from .._posterior.derivatives import (
     require_derivatives,
 )
 from .._posterior.exact import GPPrior
-from .._posterior.guide import AbstractGuide, as_guide, evidence_bound
 from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.latent import latent_moments
-from .._posterior.likelihood import N_POINTS
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
-from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
-
-Tree = TypeVar("Tree")
 
 
 class _Whole(dist.Unit):
@@ -286,78 +273,3 @@ def _warn_of_no_draw(call: str, prior: GPPrior, ok: Array) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def svgp_factor(
-    name: str,
-    prior: SparseGPPrior,
-    guide: AbstractGuide,
-    X: Real[ArrayLike, "N D"],
-    y: Real[ArrayLike, " N"],
-    noise_var: Real[ArrayLike, "..."] | None = None,
-    n_total: int | None = None,
-    *,
-    likelihood: Callable | None = None,
-    n_points: int = N_POINTS,
-) -> tuple[SparseGPPrior, AbstractGuide]:
-    """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
-
-    The guide's parameters become NumPyro params (`"FullRankGuide.mean"`), so SVI trains
-    q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
-    the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
-
-    The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
-    site_names(guide)})`.
-
-    Args:
-        name: the name of the factor's site.
-        prior: the process and its inducing inputs.
-        guide: q(u); its values start the training.
-        X: inputs of all data or of a minibatch.
-        y: their values.
-        noise_var: variance of the noise, () or (N,); or pass a likelihood.
-        n_total: the number of data that a minibatch stands for.
-        likelihood: a function from latent values (N,) to a NumPyro distribution of
-            batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
-            make sample and param sites of its own, which count once.
-        n_points: of its quadrature.
-
-    Returns:
-        `prior` and `guide` with the values of this evaluation of the model.
-
-    Raises:
-        ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it; what `guide.elbo` raises of the likelihood.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from numpyro import handlers
-        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide, svgp_factor
-        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
-        >>> def model():
-        ...     prior = SparseGPPrior(RBF(), Z=X)
-        ...     svgp_factor("obs", prior, WhitenedGuide.init(2), X, y, 0.1)
-        >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
-        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
-    """
-    as_guide("svgp_factor(guide=...)", guide, prior)
-    prior, guide = resolved(prior, prior.Z), _as_params(guide)
-    data = X, y, noise_var, likelihood
-    bound = evidence_bound("svgp_factor", guide, prior, *data, n_total, n_points, name)
-    add_factor(name, bound)
-    return prior, guide
-
-
-def _as_params(guide: Tree) -> Tree:
-    """`guide` with each of its parameters a NumPyro param."""
-
-    def param(module, field):
-        name, value = site(module, field.name), getattr(module, field.name)
-        constraint = constraint_of(field)
-        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
-
-    def register(module):
-        fields = hyperparameter_fields(module)
-        return replace(module, {f.name: param(module, f) for f in fields})
-
-    return map_modules(register, guide)
