@@ -37,6 +37,7 @@ from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
+from .plates import minibatch
 
 Tree = TypeVar("Tree")
 
@@ -46,10 +47,10 @@ class _Whole(dist.Unit):
 
     def expand(self, batch_shape):
         raise ValueError(
-            "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
-            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would "
-            "count it once for every element. Move it out of the plate; for several "
-            "outputs loop over them, each factor with a name of its own."
+            "A `gp_factor` is one log-density of all the data. Got a `numpyro.plate` "
+            f"of shape {tuple(batch_shape)} around it, which would count it once for "
+            "every element. Move it out of the plate; for several outputs loop over "
+            "them, each factor with a name of its own. `svgp_factor` takes minibatches."
         )
 
 
@@ -306,6 +307,13 @@ def svgp_factor(
     q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
     the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
 
+    Minibatches come from a plate that takes a part of the data, or from elsewhere with
+    `n_total`. Either way the expectation is scaled up to all data, and KL(q(u) || p(u))
+    and the sites of hyperparameters count once:
+
+        with numpyro.plate("data", len(y), subsample_size=100) as rows:
+            svgp_factor("obs", prior, guide, X[rows], y[rows], noise_var)
+
     The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
     site_names(guide)})`.
 
@@ -316,7 +324,7 @@ def svgp_factor(
         X: inputs of all data or of a minibatch.
         y: their values.
         noise_var: variance of the noise, () or (N,); or pass a likelihood.
-        n_total: the number of data that a minibatch stands for.
+        n_total: the number of data that a minibatch stands for; of a plate its size.
         likelihood: a function from latent values (N,) to a NumPyro distribution of
             batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
             make sample and param sites of its own, which count once.
@@ -327,7 +335,8 @@ def svgp_factor(
 
     Raises:
         ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it; what `guide.elbo` raises of the likelihood.
+            around it of which X has not the rows, or several; what `guide.elbo` raises
+            of the likelihood.
 
     Example:
         >>> import jax.numpy as jnp
@@ -340,11 +349,13 @@ def svgp_factor(
         >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
         ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
     """
-    as_guide("svgp_factor(guide=...)", guide, prior)
-    prior, guide = resolved(prior, prior.Z), _as_params(guide)
+    call = "svgp_factor"
+    as_guide(f"{call}(guide=...)", guide, prior)
     data = X, y, noise_var, likelihood
-    bound = evidence_bound("svgp_factor", guide, prior, *data, n_total, n_points, name)
-    add_factor(name, bound)
+    with minibatch(call, X, n_total) as total:
+        prior, guide = resolved(prior, prior.Z), _as_params(guide)
+        bound = evidence_bound(call, guide, prior, *data, total, n_points, name)
+        add_factor(name, bound)
     return prior, guide
 
 
