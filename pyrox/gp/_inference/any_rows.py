@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import ArrayLike, Shaped
 
 from .._hyper.likelihood import as_distribution, log_prob
 
@@ -18,7 +18,7 @@ def law_of_any_rows(
     call: str,
     likelihood: Callable,
     like: jax.ShapeDtypeStruct,
-    y: Shaped[np.ndarray, ""],
+    y: Shaped[ArrayLike, ""],
     why: str,
     fix: str,
 ) -> Any:
