@@ -149,6 +149,7 @@ def svi_model():
         )
 
 
+@pytest.mark.exhaustive
 def test_the_loss_of_svi_is_that_of_the_rows_it_drew(x64):
     """The rows are those that the model draws with the key that SVI gives it."""
 
