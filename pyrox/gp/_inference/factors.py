@@ -3,7 +3,6 @@
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
-from .._hyper.parameters import (
-    constraint_of,
-    hyperparameter_fields,
-    map_modules,
-    replace,
-    site,
-    valid,
-)
+from .._hyper.parameters import valid
 from .._hyper.unchecked import jit
 from .._posterior.derivatives import (
     Derivatives,
@@ -38,10 +30,9 @@ from .._posterior.process import resolved
 from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
 from .draws_or_nan import Joint, Standard
-from .latent_guide import as_values_at, sample_guide
+from .guide_params import as_params
+from .latent_guide import sample_guide
 from .plates import minibatch
-
-Tree = TypeVar("Tree")
 
 
 class _Whole(dist.Unit):
@@ -178,9 +169,7 @@ def gp_sample(
         ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'f_whitened', 'f']
     """
     if guide is not None:
-        f, ok = sample_guide(
-            name, as_values_at(prior, guide), _as_params(guide), whitened
-        )
+        f, ok = sample_guide(name, prior, guide, whitened)
         _warn_of_no_draw("gp_sample", prior, ok)
         return f
     prior = resolved(prior, prior.X)
@@ -361,22 +350,7 @@ def svgp_factor(
     as_guide(f"{call}(guide=...)", guide, prior)
     data = X, y, noise_var, likelihood
     with minibatch(call, X, n_total) as total:
-        prior, guide = resolved(prior, prior.Z), _as_params(guide)
+        prior, guide = resolved(prior, prior.Z), as_params(guide)
         bound = evidence_bound(call, guide, prior, *data, total, n_points, name)
         add_factor(name, bound)
     return prior, guide
-
-
-def _as_params(guide: Tree) -> Tree:
-    """`guide` with each of its parameters a NumPyro param."""
-
-    def param(module, field):
-        name, value = site(module, field.name), getattr(module, field.name)
-        constraint = constraint_of(field)
-        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
-
-    def register(module):
-        fields = hyperparameter_fields(module)
-        return replace(module, {f.name: param(module, f) for f in fields})
-
-    return map_modules(register, guide)

@@ -16,9 +16,33 @@ from .._posterior.guide import AbstractGuide, as_guide
 from .._posterior.process import with_mean_read
 from .._posterior.sparse import Inducing, SparseGPPrior
 from .draws_or_nan import Joint
+from .guide_params import as_params
 
 
-def as_values_at(prior: Any, guide: Any) -> SparseGPPrior:
+def sample_guide(
+    name: str, prior: GPPrior, guide: AbstractGuide, whitened: bool
+) -> tuple[Float[Array, "... N"], Array]:
+    """f, drawn from `guide` by the site that the model has, and whether p(f) has a
+    factor; if not, f is NaN."""
+    values = _as_values_at(prior, guide)
+    inducing, mean, root, ok = _moments(as_params(guide), values)
+    lower = inducing.factor.lower
+    if not whitened:
+        mean, root = inducing.mean + lower @ mean, lower @ root
+    if isinstance(guide, DeltaGuide):
+        # Of density one at u: at v that is the volume of L, as `guide.kl` has it.
+        volume = 0.5 * inducing.factor.log_det() if whitened else 0.0
+        q = dist.Delta(mean, volume, event_dim=1)
+    else:
+        q = Joint(mean, root, ok)
+    f = jnp.asarray(numpyro.sample(f"{name}_whitened" if whitened else name, q))
+    if whitened:
+        f = inducing.mean + jnp.einsum("ij,...j->...i", lower, f)
+    f = jnp.where(ok, f, jnp.nan)
+    return jnp.asarray(numpyro.deterministic(name, f)) if whitened else f, ok
+
+
+def _as_values_at(prior: Any, guide: Any) -> SparseGPPrior:
     """The process with the inputs of the data as inducing inputs, whose values `guide`
     is a distribution of."""
     call = "gp_sample(..., guide=...)"
@@ -44,28 +68,6 @@ def as_values_at(prior: Any, guide: Any) -> SparseGPPrior:
     at = SparseGPPrior(prior.kernel, prior.X, prior.mean_fn, prior.jitter)
     as_guide(call, guide, at)
     return with_mean_read(at, prior.X)
-
-
-def sample_guide(
-    name: str, prior: SparseGPPrior, guide: AbstractGuide, whitened: bool
-) -> tuple[Float[Array, "... N"], Array]:
-    """f, drawn from `guide` by the site that the model has, and whether p(f) has a
-    factor; if not, f is NaN."""
-    inducing, mean, root, ok = _moments(guide, prior)
-    lower = inducing.factor.lower
-    if not whitened:
-        mean, root = inducing.mean + lower @ mean, lower @ root
-    if isinstance(guide, DeltaGuide):
-        # Of density one at u: at v that is the volume of L, as `guide.kl` has it.
-        volume = 0.5 * inducing.factor.log_det() if whitened else 0.0
-        q = dist.Delta(mean, volume, event_dim=1)
-    else:
-        q = Joint(mean, root, ok)
-    f = jnp.asarray(numpyro.sample(f"{name}_whitened" if whitened else name, q))
-    if whitened:
-        f = inducing.mean + jnp.einsum("ij,...j->...i", lower, f)
-    f = jnp.where(ok, f, jnp.nan)
-    return jnp.asarray(numpyro.deterministic(name, f)) if whitened else f, ok
 
 
 @jit
