@@ -140,6 +140,31 @@ def test_sites_of_the_model_count_once(x64):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.exhaustive
+def test_several_latent_functions(x64):
+    """By the same key the bound is that of n_total."""
+    guides = [WhitenedGuide(MEAN, 0.7 * np.eye(4), name=name) for name in ("f", "g")]
+    rows = BATCHES[0]
+
+    def spread(f):
+        return dist.Normal(f[0], jnp.exp(f[1] - 1))
+
+    def bound(plate, n_total):
+        def one():
+            data = [prior_of(), prior_of(0.5)], guides, X[rows], Y[rows], None, n_total
+            svgp_factor("obs", *data, likelihood=spread)
+
+        def within():
+            with numpyro.plate("data", N, subsample_size=B):
+                one()
+
+        given = {"data": jnp.asarray(rows)}
+        model = handlers.substitute(within, data=given) if plate else one
+        return log_density(handlers.seed(model, 5), (), {}, {})[0]
+
+    assert bound(True, None) == bound(False, N) != bound(False, None)
+
+
 def svi_model():
     with numpyro.plate("data", N, subsample_size=B) as rows:
         kernel = RBF(1.2, 0.8).with_priors(lengthscale=dist.LogNormal(0.0, 1.0))

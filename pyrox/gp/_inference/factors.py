@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,14 @@ from .._posterior.derivatives import (
     require_derivatives,
 )
 from .._posterior.exact import GPPrior
-from .._posterior.guide import AbstractGuide, as_guide, evidence_bound
+from .._posterior.guide import AbstractGuide
 from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.latent import latent_moments
-from .._posterior.likelihood import N_POINTS
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
-from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
 from .draws_or_nan import Joint, Standard
-from .guide_params import as_params
 from .latent_guide import sample_guide
-from .plates import minibatch
 
 
 class _Whole(dist.Unit):
@@ -284,73 +280,3 @@ def _warn_of_no_draw(call: str, prior: GPPrior, ok: Array) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def svgp_factor(
-    name: str,
-    prior: SparseGPPrior,
-    guide: AbstractGuide,
-    X: Real[ArrayLike, "N D"],
-    y: Real[ArrayLike, " N"],
-    noise_var: Real[ArrayLike, "..."] | None = None,
-    n_total: int | None = None,
-    *,
-    likelihood: Callable | None = None,
-    n_points: int = N_POINTS,
-) -> tuple[SparseGPPrior, AbstractGuide]:
-    """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
-
-    The guide's parameters become NumPyro params (`"FullRankGuide.mean"`), so SVI trains
-    q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
-    the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
-
-    Minibatches come from a plate that takes a part of the data, or from elsewhere with
-    `n_total`. Either way the expectation is scaled up to all data, and KL(q(u) || p(u))
-    and the sites of hyperparameters count once:
-
-        with numpyro.plate("data", len(y), subsample_size=100) as rows:
-            svgp_factor("obs", prior, guide, X[rows], y[rows], noise_var)
-
-    The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
-    site_names(guide)})`.
-
-    Args:
-        name: the name of the factor's site.
-        prior: the process and its inducing inputs.
-        guide: q(u); its values start the training.
-        X: inputs of all data or of a minibatch.
-        y: their values.
-        noise_var: variance of the noise, () or (N,); or pass a likelihood.
-        n_total: the number of data that a minibatch stands for; of a plate its size.
-        likelihood: a function from latent values (N,) to a NumPyro distribution of
-            batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
-            make sample and param sites of its own, which count once.
-        n_points: of its quadrature.
-
-    Returns:
-        `prior` and `guide` with the values of this evaluation of the model.
-
-    Raises:
-        ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it of which X has not the rows, or several; what `guide.elbo` raises
-            of the likelihood.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from numpyro import handlers
-        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide, svgp_factor
-        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
-        >>> def model():
-        ...     prior = SparseGPPrior(RBF(), Z=X)
-        ...     svgp_factor("obs", prior, WhitenedGuide.init(2), X, y, 0.1)
-        >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
-        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
-    """
-    call = "svgp_factor"
-    as_guide(f"{call}(guide=...)", guide, prior)
-    data = X, y, noise_var, likelihood
-    with minibatch(call, X, n_total) as total:
-        prior, guide = resolved(prior, prior.Z), as_params(guide)
-        bound = evidence_bound(call, guide, prior, *data, total, n_points, name)
-        add_factor(name, bound)
-    return prior, guide
