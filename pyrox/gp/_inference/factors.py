@@ -21,11 +21,14 @@ from .._posterior.derivatives import (
     require_derivatives,
 )
 from .._posterior.exact import GPPrior
+from .._posterior.guide import AbstractGuide
 from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.latent import latent_moments
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
+from .draws_or_nan import Joint, Standard
+from .latent_guide import sample_guide
 
 
 class _Whole(dist.Unit):
@@ -33,40 +36,11 @@ class _Whole(dist.Unit):
 
     def expand(self, batch_shape):
         raise ValueError(
-            "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
-            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would "
-            "count it once for every element. Move it out of the plate; for several "
-            "outputs loop over them, each factor with a name of its own."
+            "A `gp_factor` is one log-density of all the data. Got a `numpyro.plate` "
+            f"of shape {tuple(batch_shape)} around it, which would count it once for "
+            "every element. Move it out of the plate; for several outputs loop over "
+            "them, each factor with a name of its own. `svgp_factor` takes minibatches."
         )
-
-
-class _Standard(dist.Normal):
-    """Standard normals. Their draws are NaN if what they stand for does not exist: a
-    factor of `-inf` guards densities, but whoever only draws ignores factors."""
-
-    pytree_data_fields = ("exists",)
-
-    def __init__(self, zeros: Float[Array, " N"], exists: Array):
-        self.exists = exists
-        super().__init__(zeros, 1)
-
-    def sample(self, key, sample_shape=()):
-        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
-
-
-class _Joint(dist.MultivariateNormal):
-    """The same for values that are not whitened."""
-
-    pytree_data_fields = ("exists",)
-
-    def __init__(
-        self, mean: Float[Array, " N"], lower: Float[Array, "N N"], exists: Array
-    ):
-        self.exists = exists
-        super().__init__(mean, scale_tril=lower)
-
-    def sample(self, key, sample_shape=()):
-        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
 
 
 def add_factor(name: str, log_density: Float[Array, ""]) -> None:
@@ -133,7 +107,11 @@ def gp_factor(
 
 
 def gp_sample(
-    name: str, prior: GPPrior, whitened: bool = True
+    name: str,
+    prior: GPPrior,
+    whitened: bool = True,
+    *,
+    guide: AbstractGuide | None = None,
 ) -> Float[Array, "... N"]:
     """Samples the latent values f(X) of a NumPyro model, for any likelihood.
 
@@ -142,33 +120,62 @@ def gp_sample(
     multivariate normal. Within plates one function is drawn for each element. Where the
     prior has no factor its density is `-inf`, and a draw from it is NaN.
 
+    In the guide of SVI, which is a function too, the same site is drawn from q(f), a
+    guide over the values at X, whose parameters become NumPyro params. The loss of
+    `Trace_ELBO` then holds KL(q(f) || p(f)) as it should:
+
+        def model():
+            f = gp_sample("f", prior)
+            numpyro.sample("y", dist.Poisson(jnp.exp(f)), obs=counts)
+
+        def guide():
+            gp_sample("f", prior, guide=q)  # q = WhitenedGuide.init(N)
+
+    The trained q comes back by `substitute`, as in `svgp_factor`; it is one of
+    `SparseGPPrior(kernel, X)`, for functions and predictions. Hyperparameters that the
+    model samples the guide must sample, too, and put in: `substitute(prior, values)`.
+
     Args:
         name: the name of the latent function.
         prior: the process at the inputs of the data.
-        whitened: how it is parametrised.
+        whitened: how it is parametrised, in the model and in the guide alike.
+        guide: q(f), in the guide; within plates of each element. None in the model,
+            where q would stand in the prior's place.
 
     Returns:
         f(X), of shape (N,), plates in front.
+
+    Raises:
+        ValueError: with a guide, one of another size than X, or hyperparameters that
+            have priors and no values.
 
     Cost: O(N^3) at each evaluation of the model.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from numpyro import handlers
-        >>> from pyrox.gp import RBF, GPPrior, gp_sample
+        >>> from pyrox.gp import RBF, GPPrior, WhitenedGuide, gp_sample
         >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0], [2.0]]))
         >>> with handlers.seed(rng_seed=0):
         ...     gp_sample("f", prior).shape
         (3,)
+        >>> def guide():
+        ...     gp_sample("f", prior, guide=WhitenedGuide.init(3))
+        >>> list(handlers.trace(handlers.seed(guide, 0)).get_trace())
+        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'f_whitened', 'f']
     """
+    if guide is not None:
+        f, ok = sample_guide(name, prior, guide, whitened)
+        _warn_of_no_draw("gp_sample", prior, ok)
+        return f
     prior = resolved(prior, prior.X)
     mean, lower, ok = latent_moments(prior)
     _warn_of_no_draw("gp_sample", prior, ok)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
-        joint = _Joint(mean, lower, ok)
+        joint = Joint(mean, lower, ok)
         return jnp.asarray(numpyro.sample(name, joint))
-    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
+    standard = Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     f = mean + jnp.einsum("ij,...j->...i", lower, z)
     return jnp.asarray(numpyro.deterministic(name, f))
@@ -230,7 +237,7 @@ def gp_derivatives(
     sites = DerivativeSites(call, X, dims)
     mean, lower, log_density, ok = _derivatives_given(prior, y, noise_var, sites)
     _warn_of_no_draw(call, prior, ok)
-    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
+    standard = Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     slopes = mean + lower @ z.astype(mean.dtype)
     add_factor(f"{name}_data", log_density)

@@ -4,20 +4,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import jax.numpy as jnp
 import numpyro
 from jaxtyping import ArrayLike, PRNGKeyArray, Real
 
-from .._hyper.parameters import (
-    constraint_of,
-    display_name,
-    hyperparameter_fields,
-    map_modules,
-    modules,
-    raise_if_ambiguous,
-    replace,
-    site,
-)
+from .._hyper.parameters import display_name, modules, raise_if_ambiguous
 from .._posterior.guide import AbstractGuide, as_guide, evidence_bound
 from .._posterior.likelihood import N_POINTS
 from .._posterior.process import resolved
@@ -29,8 +19,9 @@ from .._posterior.several import (
 )
 from .._posterior.sparse import SparseGPPrior
 from .factors import add_factor
+from .guide_params import as_params
+from .plates import minibatch
 
-Tree = TypeVar("Tree")
 Prior = TypeVar("Prior", SparseGPPrior, Sequence[SparseGPPrior])
 Guide = TypeVar("Guide", AbstractGuide, Sequence[AbstractGuide])
 
@@ -54,6 +45,13 @@ def svgp_factor(
     q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
     the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
 
+    Minibatches come from a plate that takes a part of the data, or from elsewhere with
+    `n_total`. Either way the expectation is scaled up to all data, and KL(q(u) || p(u))
+    and the sites of hyperparameters count once:
+
+        with numpyro.plate("data", len(y), subsample_size=100) as rows:
+            svgp_factor("obs", prior, guide, X[rows], y[rows], noise_var)
+
     The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
     site_names(guide)})`.
 
@@ -69,7 +67,7 @@ def svgp_factor(
         X: inputs of all data or of a minibatch.
         y: their values.
         noise_var: variance of the noise, () or (N,); or pass a likelihood.
-        n_total: the number of data that a minibatch stands for.
+        n_total: the number of data that a minibatch stands for; of a plate its size.
         likelihood: a function from latent values (N,) to a NumPyro distribution of
             batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
             make sample and param sites of its own, which count once. Of P latent
@@ -82,8 +80,9 @@ def svgp_factor(
 
     Raises:
         ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it; what `guide.elbo` raises of the likelihood. Of several: guides
-            of one name, a model without a key, what `elbo_of_several` raises.
+            around it of which X has not the rows, or several; what `guide.elbo` raises
+            of the likelihood. Of several: guides of one name, a model without a key,
+            what `elbo_of_several` raises.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,23 +95,25 @@ def svgp_factor(
         >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
         ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
     """
-    data = X, y, noise_var, likelihood
+    data, call = (X, y, noise_var, likelihood), "svgp_factor"
     if isinstance(prior, Sequence) or isinstance(guide, Sequence):
         if n_points != N_POINTS:
             raise ValueError(
                 "`svgp_factor(n_points=...)` is for one latent function. Got several. "
                 "Pass `n_draws`: their expectation is by draws, not by quadrature."
             )
-        return _of_several(name, prior, guide, data, n_total, n_draws)
+        with minibatch(call, X, n_total) as total:
+            return _of_several(name, prior, guide, data, total, n_draws)
     if n_draws is not None:
         raise ValueError(
             "`svgp_factor(n_draws=...)` is for several latent functions. Got one prior "
             "and one guide. Leave it out: the expectation is by quadrature of n_points."
         )
-    as_guide("svgp_factor(guide=...)", guide, prior)
-    prior, guide = resolved(prior, prior.Z), _as_params(guide)
-    bound = evidence_bound("svgp_factor", guide, prior, *data, n_total, n_points, name)
-    add_factor(name, bound)
+    as_guide(f"{call}(guide=...)", guide, prior)
+    with minibatch(call, X, n_total) as total:
+        prior, guide = resolved(prior, prior.Z), as_params(guide)
+        bound = evidence_bound(call, guide, prior, *data, total, n_points, name)
+        add_factor(name, bound)
     return prior, guide
 
 
@@ -128,7 +129,7 @@ def _of_several(
     priors, guides = as_several(call, priors, guides)
     found = modules(guides)
     raise_if_ambiguous(found, {display_name(module) for module in found})
-    priors, guides = resolved_each(call, priors), _as_params(guides)
+    priors, guides = resolved_each(call, priors), as_params(guides)
     sizes = n_total, N_DRAWS if n_draws is None else n_draws
     key = _key_of_model(call)
     bound = bound_of_several(call, key, priors, guides, *data, *sizes, site=name)
@@ -147,18 +148,3 @@ def _key_of_model(call: str) -> PRNGKeyArray:
             "handler gives one. Run the model by `SVI`, or within `handlers.seed`."
         )
     return key
-
-
-def _as_params(guide: Tree) -> Tree:
-    """`guide` with each of its parameters a NumPyro param."""
-
-    def param(module, field):
-        name, value = site(module, field.name), getattr(module, field.name)
-        constraint = constraint_of(field)
-        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
-
-    def register(module):
-        fields = hyperparameter_fields(module)
-        return replace(module, {f.name: param(module, f) for f in fields})
-
-    return map_modules(register, guide)
