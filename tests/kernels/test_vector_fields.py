@@ -189,6 +189,21 @@ def test_only_what_the_law_forbids_is_taken_out(kernel, mean_fn):
     assert (np.abs(left).max() > 0.1) == (kernel == "both")
 
 
+@pytest.mark.exhaustive
+def test_each_path_at_points_of_its_own():
+    prior, Y = field(DivergenceFree, 2)
+    sampler = MultiOutputSampler(prior.condition(Y, NOISE), 64)
+    paths, own = (
+        sampler.sample_paths(jax.random.key(0), 3),
+        RNG.uniform(0, 1, (3, 4, 2)),
+    )
+    alone = [paths[s](own[s])[0] for s in range(3)]
+    np.testing.assert_allclose(paths.each(own), np.stack(alone), atol=1e-12)
+    for X in (own[:2], own[0], own[:, :0], own[..., :1]):
+        with pytest.raises(ValueError, match=r"`paths.each\(X\)`.*shape \(3, N, 2\)"):
+            paths.each(X)
+
+
 def test_the_breach_of_a_law_is_a_projection():
     J, eye = jnp.asarray(RNG.normal(size=(3, 2, 2))), np.eye(2)
     flow, force = DivergenceFree(RBF()), CurlFree(RBF())

@@ -3,11 +3,12 @@
 import functools
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from .._features.basis import AbstractBasis
-from .._hyper.checks import as_inputs
+from .._hyper.checks import as_inputs, as_points
 from .._hyper.unchecked import jit
 from .._numerics.blocks import block_rows, map_rows
 from .._posterior.by_outputs import stack_inputs
@@ -124,6 +125,39 @@ class MultiOutputPaths(eqx.Module):
         n_columns = path.feature_weights.shape[-1] + path.update_weights.shape[-1]
         size = block_rows("paths.gradient(X)", block_size, n_columns, X.dtype)
         return _lawful(path, slopes, X, n_outputs=self.n_outputs, block_size=size)
+
+    def each(
+        self, X: Real[ArrayLike, "S N D"], *, block_size: int | None = None
+    ) -> Float[Array, "S N P"]:
+        """Every output of each path at points of its own: path s at the rows of `X[s]`.
+        So particles are followed, each along the flow of its path.
+
+        Raises:
+            ValueError: as `PathwiseFunction.each`.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from pyrox.gp import (
+            ...     RBF, DivergenceFree, MultiOutputPrior, MultiOutputSampler
+            ... )
+            >>> prior = MultiOutputPrior(DivergenceFree(RBF()), jnp.zeros((1, 2)), 2)
+            >>> sampler = MultiOutputSampler(prior, 64, basis="sobol")
+            >>> paths = sampler.sample_paths(jax.random.key(0), 5)
+            >>> places = jnp.zeros((5, 7, 2))
+            >>> (places + 0.1 * paths.each(places)).shape  # a step of each particle
+            (5, 7, 2)
+        """
+        call, in_size = "paths.each(X)", self.stacked.anchors.shape[-1] - 1
+        X = as_points(X, call)
+        if X.ndim != 3 or X.shape[::2] != (len(self), in_size) or X.shape[1] == 0:
+            raise ValueError(
+                f"`{call}` must have shape ({len(self)}, N, {in_size}), N of at least "
+                f"one: points of its own for each path. Got {X.shape}. For all paths "
+                "at the same points call `paths(X)`."
+            )
+        rows = jax.vmap(lambda own: stack_inputs(own, self.n_outputs))(X)
+        values = self.stacked.each(rows, block_size=block_size)
+        return as_table(values, self.n_outputs)
 
     def _rows(self, call: str, X: ArrayLike) -> Float[Array, "PN C"]:
         X = as_inputs(call, X, self.stacked.anchors.shape[-1] - 1)
