@@ -63,6 +63,12 @@ def gp_factor(
     Priors set on the kernel become sample sites; a hyperparameter without one is a
     constant. To train one by SVI pass `RBF(init_lengthscale=numpyro.param(...))`.
 
+    Outputs that are no normal variables may be an increasing function g of some: for
+    y = g(f + e) the process is that of z = g^-1(y), and log dz/dy is a factor of its
+    own, without which it is no density of y (Snelson, Rasmussen & Ghahramani 2004). The
+    example takes the inverse from Jones & Pewsey 2009, whose parameters are sites.
+    Paths go through g, and so do their quantiles; means do not.
+
     Args:
         name: the name of the factor's site.
         prior: the process at the inputs of the data.
@@ -93,6 +99,27 @@ def gp_factor(
         ...     sites = handlers.trace(model).get_trace(X, y)
         >>> list(sites)
         ['RBF.lengthscale', 'obs']
+
+        Warped outputs, from the model to functions:
+
+        >>> import jax, numpyro
+        >>> from pyrox.gp import paths_over_draws
+        >>> def warp(y, skew, tail):  # the inverse of g
+        ...     return jnp.sinh(tail * jnp.arcsinh(y) - skew)
+        >>> def g(z, skew, tail):
+        ...     return jnp.sinh((jnp.arcsinh(z) + skew) / tail)
+        >>> def warped(X, y):
+        ...     skew = numpyro.sample("skew", dist.Normal(0.0, 1.0))
+        ...     tail = numpyro.sample("tail", dist.LogNormal(0.0, 0.5))
+        ...     gp_factor("obs", GPPrior(RBF(), X), warp(y, skew, tail), noise_var=0.1)
+        ...     slopes = jax.vmap(jax.grad(warp), (0, None, None))(y, skew, tail)
+        ...     numpyro.factor("slopes", jnp.sum(jnp.log(slopes)))
+        >>> draws = {"skew": jnp.array([0.1, 0.2]), "tail": jnp.array([0.9, 1.1])}
+        >>> def condition(draw):  # draws are those of `mcmc.get_samples()`
+        ...     return GPPrior(RBF(), X).condition(warp(y, **draw), noise_var=0.1)
+        >>> f = paths_over_draws(jax.random.key(0), draws, condition, n_paths=4)(X)
+        >>> jax.vmap(g)(f, **draws).shape
+        (2, 4, 2)
     """
     if y is None:
         raise ValueError(
