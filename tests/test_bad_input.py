@@ -542,10 +542,10 @@ def test_a_factor_in_a_plate_would_count_many_times():
         handlers.seed(model, 0)()
 
     def sparse_model():
-        with numpyro.plate("data", 5):
+        with numpyro.plate("outputs", 3):
             svgp_factor("obs", sparse(), FullRankGuide.init(5), X, y, 0.1)
 
-    with pytest.raises(ValueError, match="Move it out of the plate"):
+    with pytest.raises(ValueError, match="Move it out of a plate"):
         handlers.seed(sparse_model, 0)()
 
 

@@ -146,6 +146,11 @@ for guide in (gp.FullRankGuide, gp.MeanFieldGuide, gp.WhitenedGuide, gp.DeltaGui
     q.sample(key, prior, 2), q.kl(prior), q.predict(prior, X), q.elbo(prior, X, y, 0.1)
     gp.DecoupledPathwiseSampler(prior, q, 16)(key, X, n_paths=2)
     handlers.seed(gp.svgp_factor, 0)("obs", prior, q, X, y, 0.1, 60)
+several = [prior] * 2, [gp.WhitenedGuide.init(3, name) for name in "ab"]
+noisy = lambda f: dist.Normal(f[0], jnp.exp(f[1]))
+gp.elbo_of_several(key, *several, X, y, likelihood=noisy)
+handlers.seed(gp.svgp_factor, 0)("obs", *several, X, y, likelihood=noisy)
+gp.log_predictive_density([paths, paths], X, y, noisy)
 gp.gp_factor("obs", gp.GPPrior(gp.RBF(), X), y, 0.1)
 handlers.seed(gp.gp_sample, 0)("f", gp.GPPrior(gp.RBF(), X))
 condition = lambda d: gp.GPPrior(gp.RBF(1.0, d["ell"]), X).condition(y, 0.1)

@@ -42,6 +42,7 @@ from ._posterior.families import MeanFieldGuide as MeanFieldGuide
 from ._posterior.families import WhitenedGuide as WhitenedGuide
 from ._posterior.natural_guide import NaturalGuide as NaturalGuide
 from ._posterior.optimal import optimal_guide as optimal_guide
+from ._posterior.several import elbo_of_several as elbo_of_several
 
 from ._paths.samplers import PathwiseSampler as PathwiseSampler
 from ._paths.samplers import DecoupledPathwiseSampler as DecoupledPathwiseSampler
@@ -59,7 +60,7 @@ from ._decisions.acquisition import confidence_bound as confidence_bound
 
 from ._inference.factors import gp_factor as gp_factor, gp_sample as gp_sample
 from ._inference.condition import gp_condition as gp_condition
-from ._inference.factors import svgp_factor as svgp_factor
+from ._inference.sparse_factor import svgp_factor as svgp_factor
 from ._inference.factors import gp_derivatives as gp_derivatives
 from ._hyper.priors import sample_hyperparameters as sample_hyperparameters
 from ._hyper.priors import site_names as site_names, substitute as substitute

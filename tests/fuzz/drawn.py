@@ -14,7 +14,9 @@ from pyrox.gp._features.maps import (
     SumFeatures,
     TensorFeatures,
 )
+from pyrox.gp._kernels.coregionalization import OutputFeatures
 from pyrox.gp._kernels.polynomial import MonomialFeatures
+from pyrox.gp._kernels.vector_fields import FieldFeatures
 
 
 def long(x) -> np.ndarray:
@@ -36,6 +38,11 @@ def features_at(phi: AbstractFeatures, X: np.ndarray) -> Rounded:
         return functools.reduce(_times, maps)
     if isinstance(phi, ColumnFeatures):
         return features_at(phi.phi, X[:, phi.dims])
+    if isinstance(phi, OutputFeatures):
+        root = long(phi.root)[X[:, 0].astype(int)]
+        return Rounded(root, 0 * root)
+    if isinstance(phi, FieldFeatures):
+        return _slopes(phi, X)
     if isinstance(phi, ScaledFeatures):
         factor = long(phi.factor)
         return Rounded(factor, factor) * features_at(phi.phi, X)
@@ -51,6 +58,20 @@ def _waves(phi: FourierFeatures, X: np.ndarray) -> tuple[Rounded, Rounded]:
     error = amplitude * ((X.shape[1] + 3) * off + 8)
     cosine, sine = (amplitude * f(angle) for f in (np.cos, np.sin))
     return Rounded(cosine, error), Rounded(sine, error)
+
+
+def _slopes(phi: FieldFeatures, X: np.ndarray) -> Rounded:
+    """Of waves, in the direction of each row's component for each potential."""
+    assert isinstance(phi.phi, FourierFeatures), phi
+    cosine, sine = _waves(phi.phi, X)
+    frequencies = long(phi.phi.frequencies)[:, :-1]
+    maps = []
+    for directions in np.array(phi.directions, Long):
+        along = directions[X[:, -1].astype(int)]
+        rate, most = along @ frequencies.T, abs(along) @ abs(frequencies).T
+        turned = Rounded(rate, X.shape[1] * most)
+        maps += [Rounded(-rate, turned.error) * sine, turned * cosine]
+    return _beside(maps)
 
 
 def _monomials(phi: MonomialFeatures, X: np.ndarray) -> Rounded:

@@ -7,6 +7,7 @@ import combined
 import formulas
 import jax.numpy as jnp
 import numpy as np
+import outputs
 from formulas import AbstractFormula
 from rounded import Long, Rounded
 from variational import GUIDES
@@ -15,6 +16,7 @@ LEAVES = (
     *("RBF", "Matern", "Matern", "RationalQuadratic", "Periodic", "Cosine"),
     *("SpectralMixture", "Linear", "Polynomial", "Constant", "White"),
 )
+FIELDS = ("DivergenceFree", "CurlFree")
 N_QUERIES = 7
 LAYOUTS = ("uniform", "duplicated", "clustered", "gridded", "shifted")
 
@@ -38,7 +40,8 @@ MEANS = {
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What a compiled program is for; `recipe` is a tree of names."""
+    """What a compiled program is for; `recipe` is a tree of names. Of several outputs
+    the last column is the number."""
 
     recipe: tuple
     n_data: int
@@ -48,6 +51,7 @@ class Structure:
     jitter: float | None
     guide: str
     dtype: str
+    n_outputs: int = 0
 
     @property
     def eps(self) -> float:
@@ -56,14 +60,34 @@ class Structure:
 
 def structure(seed: int, dtype: str, most_data: int = 60) -> Structure:
     rng = np.random.default_rng([seed, 0])
-    in_size = int(rng.choice([1, 1, 2, 2, 3, 4, 5, 8, 12]))
+    if seed % 5 == 4:
+        in_size = int(rng.choice([3, 4]))
+        recipe, n_outputs = _of_outputs(rng, in_size), in_size - 1
+    else:
+        in_size = int(rng.choice([1, 1, 2, 2, 3, 4, 5, 8, 12]))
+        recipe, n_outputs = _recipe(rng, int(rng.integers(0, 4)), in_size), 0
     return Structure(
-        *(_recipe(rng, int(rng.integers(0, 4)), in_size),),
+        recipe,
         *(int(np.ceil(most_data * rng.random() ** 1.5)), in_size),
         *(str(rng.choice(list(MEANS))), bool(rng.integers(2))),
         *(None if rng.integers(2) else 10.0 ** -int(rng.integers(2, 9)),),
-        *(str(rng.choice(GUIDES)), dtype),
+        *(str(rng.choice(GUIDES)), dtype, n_outputs),
     )
+
+
+def _of_outputs(rng: np.random.Generator, in_size: int) -> tuple:
+    """One term or two: a vector field, or a kernel of inputs times one of outputs."""
+    term, other = (_output_term(rng, in_size) for _ in range(2))
+    return ("Sum", term, ("Scale", other)) if rng.integers(2) else term
+
+
+def _output_term(rng: np.random.Generator, in_size: int) -> tuple:
+    how, last = str(rng.choice(["Product", *FIELDS])), in_size - 1
+    if how in FIELDS:
+        return how, ("RBF", 0.0, bool(rng.integers(2)))
+    of_inputs = _recipe(rng, int(rng.integers(2)), last), tuple(range(last))
+    of_outputs = ("Coregionalization", float(last), False), (last,)
+    return how, ("ActiveDims", *of_inputs), ("ActiveDims", *of_outputs)
 
 
 def _recipe(rng: np.random.Generator, depth: int, in_size: int) -> tuple:
@@ -136,24 +160,29 @@ def _inputs(
     rng: np.random.Generator, about: Structure
 ) -> tuple[np.ndarray, np.ndarray]:
     double = about.dtype == "float64"
-    shape, layout = (about.n_data, about.in_size), str(rng.choice(LAYOUTS))
+    in_size = about.in_size - bool(about.n_outputs)
+    shape, layout = (about.n_data, in_size), str(rng.choice(LAYOUTS))
     X, shift = rng.random(shape), 0.0
     if layout == "duplicated":
         X = X[rng.integers(0, max(1, about.n_data // 2), about.n_data)]
     elif layout == "clustered":
-        centres = rng.random((3, about.in_size))
+        centres = rng.random((3, in_size))
         size = 10 ** rng.uniform(-6 if double else -3, -1)
         X = centres[rng.integers(0, 3, about.n_data)] + size * X
     elif layout == "gridded":
         X = np.round(8 * X) / 8
     elif layout == "shifted":
         shift = 10 ** (rng.uniform(3, 6) if double else rng.uniform(0, 2.5))
-    pairs = X[rng.integers(0, about.n_data, (2, N_QUERIES))]
+    chosen = rng.integers(0, about.n_data, (2, N_QUERIES))
+    pairs = X[chosen]
     weight = rng.random((N_QUERIES, 1))
     weight[:2] = 0  # at data
     between = (1 - weight) * pairs[0] + weight * pairs[1]
     unit = 10 ** rng.uniform(-2, 2)
     X, between = (unit * (Z + shift) for Z in (X, between))
+    if about.n_outputs:
+        numbers = rng.integers(0, about.n_outputs, about.n_data)
+        X, between = np.c_[X, numbers], np.c_[between, numbers[chosen[0]]]
     return X.astype(about.dtype), between.astype(about.dtype)
 
 
@@ -171,6 +200,14 @@ def _numbers(
         return combined.ActiveDims(
             _numbers(rng, rest[0], X[:, rest[1]], dtype), rest[1]
         )
+    if name in FIELDS:
+        potential = _numbers(rng, rest[0], X[:, :-1], dtype)
+        return getattr(outputs, name)(potential)
+    if name == "Coregionalization":
+        size = int(rest[0])
+        W = rng.normal(size=(size, size - 1))
+        values = np.asarray(W, dtype), np.asarray(10 ** rng.uniform(-2, 0, size), dtype)
+        return outputs.Coregionalization(np.ones((), dtype), values)
     variance, values = _leaf(rng, name, rest[1], X)
     values = tuple(np.asarray(v, dtype) for v in values)
     return getattr(formulas, name)(np.asarray(variance, dtype), values, rest[0])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import problems
 import pytest
 import run
+from outputs import CurlFree, DivergenceFree
 from tally import Tally
 
 from pyrox import gp
@@ -33,8 +34,24 @@ SINGLE = dataclasses.replace(
 )
 
 
+COREGIONAL = (
+    *("Product", ("ActiveDims", ("Matern", 2.5, False), (0, 1))),
+    ("ActiveDims", ("Coregionalization", 2.0, False), (2,)),
+)
+FLOW, FORCE = ((kind, ("RBF", 0.0, True)) for kind in ("DivergenceFree", "CurlFree"))
+OUTPUTS = [
+    dataclasses.replace(SIMPLE, recipe=recipe, in_size=3, n_outputs=2)
+    for recipe in (COREGIONAL, ("Sum", FLOW, ("Scale", FORCE)))
+]
+SOLID = dataclasses.replace(SINGLE, recipe=FLOW, in_size=4, n_outputs=3)
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("about", [SINGLE, SIMPLE], ids=lambda about: about.dtype)
+@pytest.mark.parametrize(
+    "about",
+    [SINGLE, SIMPLE, *OUTPUTS, SOLID],
+    ids=lambda about: f"{about.recipe[0]}-{about.dtype}",
+)
 def test_one_program_of_random_numbers(about):
     tally = found(about, 8)
     tally.judge_residuals()
@@ -50,6 +67,12 @@ def test_random_kernels(seed, dtype):
     tally = run.batch(1000 + seed, dtype, 20, most_data=20)
     tally.judge_residuals()
     assert tally.faults == []
+
+
+@pytest.mark.exhaustive
+def test_a_field_of_the_other_kind_is_noticed(monkeypatch):
+    monkeypatch.setattr(DivergenceFree, "directions", CurlFree.directions)
+    assert any("predict_mean" in line for line in found(OUTPUTS[1], 2).faults)
 
 
 def _other_variance(monkeypatch):

@@ -122,6 +122,32 @@ def test_paths_average_over_themselves(x64):
     np.testing.assert_allclose(found, np.log(each.mean(0)), rtol=1e-9)
 
 
+def test_paths_of_several_functions(x64):
+    """A level and a log deviation, draw by draw."""
+    keys = jax.random.split(KEY, 2)
+    sampler = PathwiseSampler(exact(), 64)
+    both = [sampler.sample_paths(key, 40) for key in keys]
+    f, g = (np.asarray(one(AT)) for one in both)
+
+    def noisy(f):
+        return dist.Normal(f[0], jnp.exp(f[1]))
+
+    y = f.mean(0)
+    found = log_predictive_density(both, AT, y, noisy)
+    each = stats.norm.pdf(y, f, np.exp(g))
+    np.testing.assert_allclose(found, np.log(each.mean(0)), rtol=1e-9)
+    law = predict_observation(both, AT, noisy)
+    np.testing.assert_allclose(law.mean, f.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(law.var, np.exp(2 * g).mean(0) + f.var(0), rtol=1e-9)
+    assert law.sample(KEY, 7).shape == (7, 3)
+    with pytest.raises(ValueError, match=r"as many paths of each.*Got \[40, 3\]"):
+        predict_observation([both[0], both[1][:3]], AT, noisy)
+    with pytest.raises(ValueError, match="of several.*Got noise_var"):
+        predict_observation(both, AT, noise_var=0.1)
+    with pytest.raises(ValueError, match="Got no likelihood"):
+        log_predictive_density(both, AT, y)
+
+
 @pytest.mark.exhaustive
 def test_single_precision():
     f = sparse()

@@ -63,10 +63,10 @@ def gram(kind: type, A: np.ndarray, C: np.ndarray) -> np.ndarray:
     return H[np.arange(len(A))[:, None], np.arange(len(C))[None], i, j]
 
 
-def field(kind: type, d: int, dtype: str = "float64"):
+def field(kind: type, d: int, dtype: str = "float64", n: int = 5):
     kernel = kind(RBF(np.asarray(V, dtype), np.asarray(ELL, dtype)))
-    X = np.random.default_rng(d).uniform(0, 1, (5, d)).astype(dtype)
-    Y = np.random.default_rng(9).normal(size=(5, d)).astype(dtype)
+    X = np.random.default_rng(d).uniform(0, 1, (n, d)).astype(dtype)
+    Y = np.random.default_rng(9).normal(size=(n, d)).astype(dtype)
     return MultiOutputPrior(kernel, X, d, jitter=JITTER), Y
 
 
@@ -103,24 +103,121 @@ def twist(jacobian) -> np.ndarray:
     return jacobian - np.swapaxes(jacobian, 2, 3)
 
 
+LIMITS = {"float32": 1e-5, "float64": 1e-10}
+FEW = [(*kind, dtype, 5) for kind in KINDS for dtype in LIMITS]
+# Noise of a hundredth of the variance, and vectors that are noise altogether: weights
+# are as large as they get, and so is what rounding makes of their sums.
+MANY = [(*kind, dtype, 50) for kind in KINDS for dtype in LIMITS]
+
+
 @pytest.mark.parametrize(
-    ("kind", "d", "dtype"),
-    few_of(
-        [(*kind, dtype) for kind in KINDS for dtype in ("float32", "float64")],
-        (DivergenceFree, 2, "float64"),
-    ),
+    ("kind", "d", "dtype", "n"),
+    few_of(FEW + MANY, (DivergenceFree, 2, "float32", 50)),
 )
-def test_paths_keep_the_law(kind, d, dtype):
-    limit = {"float32": 1e-5, "float64": 1e-10}[dtype]
-    prior, Y = field(kind, d, dtype)
+def test_paths_keep_the_law(kind, d, dtype, n):
+    prior, Y = field(kind, d, dtype, n)
     sampler = MultiOutputSampler(prior.condition(Y, np.asarray(NOISE, dtype)), 256)
     paths = sampler.sample_paths(jax.random.key(0), 4)
     Q = RNG.uniform(0, 1, (20, d)).astype(dtype)
     jacobian, size = paths.gradient(Q), float(jnp.abs(paths(Q)).max())
     kept, broken = (trace, twist) if kind is DivergenceFree else (twist, trace)
     assert jacobian.dtype == dtype
-    assert np.abs(kept(jacobian)).max() < limit * size
+    assert np.abs(kept(jacobian)).max() < LIMITS[dtype] * size
     assert np.abs(broken(jacobian)).max() > 0.1 * size
+    # Slopes alone break it where weights are large.
+    if (dtype, n) == ("float32", 50):
+        assert np.abs(kept(plain_slopes(paths, Q))).max() > LIMITS[dtype] * size
+
+
+def plain_slopes(paths, Q) -> np.ndarray:
+    """Of all components, each differentiated on its own."""
+    slopes = np.asarray(paths.stacked.gradient(rows(Q).astype(Q.dtype)))[..., :-1]
+    return slopes.reshape(len(paths), Q.shape[1], *Q.shape).swapaxes(1, 2)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("kind", "d"), KINDS)
+def test_to_keep_the_law_brings_slopes_nearer_to_the_truth(kind, d):
+    """That of the same functions in float64, by JAX alone: it is these that keep it."""
+    prior, Y = field(kind, d, "float32", 50)
+    sampler = MultiOutputSampler(prior.condition(Y, np.float32(NOISE)), 256)
+    paths = sampler.sample_paths(jax.random.key(0), 4)
+    Q = np.float32(RNG.uniform(0, 1, (20, d)))
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), paths)
+    exact = derivatives(wide, np.float64(Q))
+    kept = trace if kind is DivergenceFree else twist
+    assert np.abs(kept(exact)).max() < 1e-10 * np.abs(exact).max()
+    found = paths.gradient(Q), plain_slopes(paths, Q)
+    off, before = (np.linalg.norm(np.asarray(J) - exact) for J in found)
+    assert off < before < 1e-3 * np.linalg.norm(exact)
+
+
+def derivatives(paths, Q):
+    """Point by point."""
+    jacobian = jax.vmap(jax.jacfwd(lambda x: paths(x[None])[:, 0]))
+    return np.swapaxes(np.asarray(jax.jit(jacobian)(jnp.asarray(Q))), 0, 1)
+
+
+def swirl(X):
+    """Of a field with divergence and curl, a component."""
+    return jnp.sin(2 * X[:, 0]) + (1 + X[:, 2]) * X[:, 0] * X[:, 1]
+
+
+FIELDS = {
+    "divergence-free": (2.0 * DivergenceFree(RBF()) + DivergenceFree(RBF(1.0, 0.3))),
+    "both": DivergenceFree(RBF()) + CurlFree(RBF(1.0, 0.5)),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("kernel", "mean_fn"),
+    [("divergence-free", None), ("both", None), ("divergence-free", swirl)],
+)
+def test_only_what_the_law_forbids_is_taken_out(kernel, mean_fn):
+    """Sums keep what all of their terms keep, and a mean function keeps nothing."""
+    prior = MultiOutputPrior(FIELDS[kernel], RNG.uniform(0, 1, (4, 2)), 2, mean_fn)
+    posterior = prior.condition(RNG.normal(size=(4, 2)), NOISE)
+    paths = MultiOutputSampler(posterior, 64).sample_paths(jax.random.key(0), 2)
+    Q = RNG.uniform(0, 1, (5, 2))
+    jacobian, exact = np.asarray(paths.gradient(Q)), derivatives(paths, Q)
+    np.testing.assert_allclose(jacobian, exact, atol=1e-9)
+    left = trace(exact)
+    if mean_fn is not None:
+        assert np.abs(left).max() > 0.1
+        left = left - (2 * np.cos(2 * Q[:, 0]) + Q[:, 1] + 2 * Q[:, 0])
+    assert (np.abs(left).max() > 0.1) == (kernel == "both")
+
+
+@pytest.mark.exhaustive
+def test_each_path_at_points_of_its_own():
+    prior, Y = field(DivergenceFree, 2)
+    sampler = MultiOutputSampler(prior.condition(Y, NOISE), 64)
+    paths, own = (
+        sampler.sample_paths(jax.random.key(0), 3),
+        RNG.uniform(0, 1, (3, 4, 2)),
+    )
+    alone = [paths[s](own[s])[0] for s in range(3)]
+    np.testing.assert_allclose(paths.each(own), np.stack(alone), atol=1e-12)
+    for X in (own[:2], own[0], own[:, :0], own[..., :1]):
+        with pytest.raises(ValueError, match=r"`paths.each\(X\)`.*shape \(3, N, 2\)"):
+            paths.each(X)
+
+
+def test_the_breach_of_a_law_is_a_projection():
+    J, eye = jnp.asarray(RNG.normal(size=(3, 2, 2))), np.eye(2)
+    flow, force = DivergenceFree(RBF()), CurlFree(RBF())
+    spread = np.trace(J, axis1=1, axis2=2)[:, None, None] * eye / 2
+    np.testing.assert_allclose(flow.breach(J), spread, atol=1e-15)
+    np.testing.assert_allclose(force.breach(J), (J - J.swapaxes(1, 2)) / 2)
+    for kernel in (flow, force, 3.0 * flow, flow + 2.0 * flow):
+        once = kernel.breach(J)
+        np.testing.assert_allclose(kernel.breach(once), once, atol=1e-15)
+        assert np.abs(once).max() > 0.1
+    for kernel in (flow + force, force + flow, flow + RBF(), flow * RBF()):
+        np.testing.assert_allclose(kernel.breach(J), 0 * J, atol=1e-15)
+    for kernel in (flow, force):  # of one component alone
+        np.testing.assert_array_equal(kernel.breach(J[:, :1]), 0 * J[:, :1])
 
 
 @pytest.mark.exhaustive

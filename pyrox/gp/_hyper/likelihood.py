@@ -1,5 +1,6 @@
 """A likelihood: a function from latent values f to a NumPyro distribution of the data,
-one datum for each entry of f. What it must be, and what its data must be."""
+one datum for each entry of f, or each column of the values of several latent functions.
+What it must be, and what its data must be."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -23,9 +24,10 @@ def as_numpyro_is() -> Iterator[None]:
 
 
 def as_distribution(
-    call: str, likelihood: Callable, f: Float[Array | np.ndarray, " N"]
+    call: str, likelihood: Callable, f: Float[Array | np.ndarray, "... N"]
 ) -> Any:
-    """`likelihood(f)`, if it is a distribution of one number for each entry of f."""
+    """`likelihood(f)`, if it is a distribution of one number for each entry of f, (N,),
+    or each column of f, (P, N)."""
     from numpyro.distributions import Distribution
 
     call = f"{call}(likelihood=...)"
@@ -47,13 +49,41 @@ def as_distribution(
             f"`{call}` must return a distribution of one number for each latent value. "
             f"Got event shape {law.event_shape}. Leave out `to_event`."
         )
-    if law.batch_shape != f.shape:
-        raise ValueError(
-            f"`{call}` must return a distribution of batch shape {f.shape}, that of "
-            f"the latent values it is given. Got {law.batch_shape}. Compute its "
-            "parameters from f, entry by entry."
-        )
+    if law.batch_shape != f.shape[-1:]:
+        raise ValueError(_must_be_of_data(call, f.shape, law.batch_shape))
     return law
+
+
+def _must_be_of_data(call: str, given: tuple[int, ...], got: tuple[int, ...]) -> str:
+    if len(given) == 1:
+        return (
+            f"`{call}` must return a distribution of batch shape {given}, that of the "
+            f"latent values it is given. Got {got}. Compute its parameters from f, "
+            "entry by entry."
+        )
+    return (
+        f"`{call}` must return a distribution of batch shape {given[-1:]}, one for "
+        f"each column of the values it is given, {given}: a row for each latent "
+        f"function, a column for each datum. Got {got}. Return "
+        "`dist.Categorical(logits=f.T)` or `dist.Normal(f[0], jnp.exp(f[1]))`, say."
+    )
+
+
+def require_columns(
+    call: str, likelihood: Callable, like: jax.ShapeDtypeStruct
+) -> None:
+    """Raise if a likelihood takes the rows of f, (P, N), for data where P = N, so that
+    no shape tells: of one row more it then makes one datum more."""
+    if len(like.shape) == 1 or like.shape[0] != like.shape[1]:
+        return
+    n = like.shape[1]
+    try:
+        with as_numpyro_is():
+            law = likelihood(np.zeros((n + 1, n), like.dtype))
+    except Exception:  # it takes P rows and no others, so it knows them by name
+        return
+    if law.batch_shape != (n,):
+        raise ValueError(_must_be_of_data(call, like.shape, law.batch_shape))
 
 
 def without_sites(

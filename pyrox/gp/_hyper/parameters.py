@@ -154,7 +154,16 @@ def describe(constraint: "Constraint | str") -> str:
     words = type(constraint).__name__.strip("_")
     text = "".join(f" {c.lower()}" if c.isupper() else c for c in words).strip()
     bounds = [getattr(constraint, b, None) for b in ("lower_bound", "upper_bound")]
-    return f"{text}({bounds[0]}, {bounds[1]})" if None not in bounds else text
+    if any(bound is None for bound in bounds):
+        return text
+    return f"{text}({_in_words(bounds[0])}, {_in_words(bounds[1])})"
+
+
+def _in_words(bound: Any) -> str:
+    """A bound, or from where to where those of several entries go."""
+    if np.ndim(bound) == 0 or is_traced(bound):
+        return f"{bound}"
+    return f"{np.min(bound)} to {np.max(bound)}"
 
 
 def check_value(name: str, value: Array, field: dataclasses.Field) -> None:

@@ -2,8 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._hyper.checks import as_noise, as_values, common_dtype, is_traced
-from .._hyper.parameters import (
-    constraint_of,
-    hyperparameter_fields,
-    map_modules,
-    replace,
-    site,
-    valid,
-)
+from .._hyper.parameters import valid
 from .._hyper.unchecked import jit
 from .._posterior.derivatives import (
     Derivatives,
@@ -29,16 +21,14 @@ from .._posterior.derivatives import (
     require_derivatives,
 )
 from .._posterior.exact import GPPrior
-from .._posterior.guide import AbstractGuide, as_guide, evidence_bound
+from .._posterior.guide import AbstractGuide
 from .._posterior.jitter import jitter_variance, no_factor
 from .._posterior.latent import latent_moments
-from .._posterior.likelihood import N_POINTS
 from .._posterior.mean import mean_at
 from .._posterior.process import resolved
-from .._posterior.sparse import SparseGPPrior
 from .._solvers.cholesky import CholeskyFactor, guarded_factor
-
-Tree = TypeVar("Tree")
+from .draws_or_nan import Joint, Standard
+from .latent_guide import sample_guide
 
 
 class _Whole(dist.Unit):
@@ -46,40 +36,11 @@ class _Whole(dist.Unit):
 
     def expand(self, batch_shape):
         raise ValueError(
-            "A `gp_factor` or `svgp_factor` is one log-density of all the data. Got a "
-            f"`numpyro.plate` of shape {tuple(batch_shape)} around it, which would "
-            "count it once for every element. Move it out of the plate; for several "
-            "outputs loop over them, each factor with a name of its own."
+            "A `gp_factor` is one log-density of all the data. Got a `numpyro.plate` "
+            f"of shape {tuple(batch_shape)} around it, which would count it once for "
+            "every element. Move it out of the plate; for several outputs loop over "
+            "them, each factor with a name of its own. `svgp_factor` takes minibatches."
         )
-
-
-class _Standard(dist.Normal):
-    """Standard normals. Their draws are NaN if what they stand for does not exist: a
-    factor of `-inf` guards densities, but whoever only draws ignores factors."""
-
-    pytree_data_fields = ("exists",)
-
-    def __init__(self, zeros: Float[Array, " N"], exists: Array):
-        self.exists = exists
-        super().__init__(zeros, 1)
-
-    def sample(self, key, sample_shape=()):
-        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
-
-
-class _Joint(dist.MultivariateNormal):
-    """The same for values that are not whitened."""
-
-    pytree_data_fields = ("exists",)
-
-    def __init__(
-        self, mean: Float[Array, " N"], lower: Float[Array, "N N"], exists: Array
-    ):
-        self.exists = exists
-        super().__init__(mean, scale_tril=lower)
-
-    def sample(self, key, sample_shape=()):
-        return jnp.where(self.exists, super().sample(key, sample_shape), jnp.nan)
 
 
 def add_factor(name: str, log_density: Float[Array, ""]) -> None:
@@ -101,6 +62,12 @@ def gp_factor(
 
     Priors set on the kernel become sample sites; a hyperparameter without one is a
     constant. To train one by SVI pass `RBF(init_lengthscale=numpyro.param(...))`.
+
+    Outputs that are no normal variables may be an increasing function g of some: for
+    y = g(f + e) the process is that of z = g^-1(y), and log dz/dy is a factor of its
+    own, without which it is no density of y (Snelson, Rasmussen & Ghahramani 2004). The
+    example takes the inverse from Jones & Pewsey 2009, whose parameters are sites.
+    Paths go through g, and so do their quantiles; means do not.
 
     Args:
         name: the name of the factor's site.
@@ -132,6 +99,27 @@ def gp_factor(
         ...     sites = handlers.trace(model).get_trace(X, y)
         >>> list(sites)
         ['RBF.lengthscale', 'obs']
+
+        Warped outputs, from the model to functions:
+
+        >>> import jax, numpyro
+        >>> from pyrox.gp import paths_over_draws
+        >>> def warp(y, skew, tail):  # the inverse of g
+        ...     return jnp.sinh(tail * jnp.arcsinh(y) - skew)
+        >>> def g(z, skew, tail):
+        ...     return jnp.sinh((jnp.arcsinh(z) + skew) / tail)
+        >>> def warped(X, y):
+        ...     skew = numpyro.sample("skew", dist.Normal(0.0, 1.0))
+        ...     tail = numpyro.sample("tail", dist.LogNormal(0.0, 0.5))
+        ...     gp_factor("obs", GPPrior(RBF(), X), warp(y, skew, tail), noise_var=0.1)
+        ...     slopes = jax.vmap(jax.grad(warp), (0, None, None))(y, skew, tail)
+        ...     numpyro.factor("slopes", jnp.sum(jnp.log(slopes)))
+        >>> draws = {"skew": jnp.array([0.1, 0.2]), "tail": jnp.array([0.9, 1.1])}
+        >>> def condition(draw):  # draws are those of `mcmc.get_samples()`
+        ...     return GPPrior(RBF(), X).condition(warp(y, **draw), noise_var=0.1)
+        >>> f = paths_over_draws(jax.random.key(0), draws, condition, n_paths=4)(X)
+        >>> jax.vmap(g)(f, **draws).shape
+        (2, 4, 2)
     """
     if y is None:
         raise ValueError(
@@ -146,7 +134,11 @@ def gp_factor(
 
 
 def gp_sample(
-    name: str, prior: GPPrior, whitened: bool = True
+    name: str,
+    prior: GPPrior,
+    whitened: bool = True,
+    *,
+    guide: AbstractGuide | None = None,
 ) -> Float[Array, "... N"]:
     """Samples the latent values f(X) of a NumPyro model, for any likelihood.
 
@@ -155,33 +147,62 @@ def gp_sample(
     multivariate normal. Within plates one function is drawn for each element. Where the
     prior has no factor its density is `-inf`, and a draw from it is NaN.
 
+    In the guide of SVI, which is a function too, the same site is drawn from q(f), a
+    guide over the values at X, whose parameters become NumPyro params. The loss of
+    `Trace_ELBO` then holds KL(q(f) || p(f)) as it should:
+
+        def model():
+            f = gp_sample("f", prior)
+            numpyro.sample("y", dist.Poisson(jnp.exp(f)), obs=counts)
+
+        def guide():
+            gp_sample("f", prior, guide=q)  # q = WhitenedGuide.init(N)
+
+    The trained q comes back by `substitute`, as in `svgp_factor`; it is one of
+    `SparseGPPrior(kernel, X)`, for functions and predictions. Hyperparameters that the
+    model samples the guide must sample, too, and put in: `substitute(prior, values)`.
+
     Args:
         name: the name of the latent function.
         prior: the process at the inputs of the data.
-        whitened: how it is parametrised.
+        whitened: how it is parametrised, in the model and in the guide alike.
+        guide: q(f), in the guide; within plates of each element. None in the model,
+            where q would stand in the prior's place.
 
     Returns:
         f(X), of shape (N,), plates in front.
+
+    Raises:
+        ValueError: with a guide, one of another size than X, or hyperparameters that
+            have priors and no values.
 
     Cost: O(N^3) at each evaluation of the model.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from numpyro import handlers
-        >>> from pyrox.gp import RBF, GPPrior, gp_sample
+        >>> from pyrox.gp import RBF, GPPrior, WhitenedGuide, gp_sample
         >>> prior = GPPrior(RBF(), X=jnp.array([[0.0], [1.0], [2.0]]))
         >>> with handlers.seed(rng_seed=0):
         ...     gp_sample("f", prior).shape
         (3,)
+        >>> def guide():
+        ...     gp_sample("f", prior, guide=WhitenedGuide.init(3))
+        >>> list(handlers.trace(handlers.seed(guide, 0)).get_trace())
+        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'f_whitened', 'f']
     """
+    if guide is not None:
+        f, ok = sample_guide(name, prior, guide, whitened)
+        _warn_of_no_draw("gp_sample", prior, ok)
+        return f
     prior = resolved(prior, prior.X)
     mean, lower, ok = latent_moments(prior)
     _warn_of_no_draw("gp_sample", prior, ok)
     numpyro.factor(f"{name}_valid", jnp.where(ok, 0.0, -jnp.inf))
     if not whitened:
-        joint = _Joint(mean, lower, ok)
+        joint = Joint(mean, lower, ok)
         return jnp.asarray(numpyro.sample(name, joint))
-    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
+    standard = Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     f = mean + jnp.einsum("ij,...j->...i", lower, z)
     return jnp.asarray(numpyro.deterministic(name, f))
@@ -243,7 +264,7 @@ def gp_derivatives(
     sites = DerivativeSites(call, X, dims)
     mean, lower, log_density, ok = _derivatives_given(prior, y, noise_var, sites)
     _warn_of_no_draw(call, prior, ok)
-    standard = _Standard(jnp.zeros_like(mean), ok).to_event(1)
+    standard = Standard(jnp.zeros_like(mean), ok).to_event(1)
     z = jnp.asarray(numpyro.sample(f"{name}_whitened", standard))
     slopes = mean + lower @ z.astype(mean.dtype)
     add_factor(f"{name}_data", log_density)
@@ -286,78 +307,3 @@ def _warn_of_no_draw(call: str, prior: GPPrior, ok: Array) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def svgp_factor(
-    name: str,
-    prior: SparseGPPrior,
-    guide: AbstractGuide,
-    X: Real[ArrayLike, "N D"],
-    y: Real[ArrayLike, " N"],
-    noise_var: Real[ArrayLike, "..."] | None = None,
-    n_total: int | None = None,
-    *,
-    likelihood: Callable | None = None,
-    n_points: int = N_POINTS,
-) -> tuple[SparseGPPrior, AbstractGuide]:
-    """Adds the evidence lower bound of a sparse process to a NumPyro model, for SVI.
-
-    The guide's parameters become NumPyro params (`"FullRankGuide.mean"`), so SVI trains
-    q(u) together with whatever else the model makes a param: `Z=numpyro.param("Z", Z)`,
-    the noise, hyperparameters. Sites with priors go to the SVI guide as ever.
-
-    The trained q(u) comes back by `substitute(guide, {n: params[n] for n in
-    site_names(guide)})`.
-
-    Args:
-        name: the name of the factor's site.
-        prior: the process and its inducing inputs.
-        guide: q(u); its values start the training.
-        X: inputs of all data or of a minibatch.
-        y: their values.
-        noise_var: variance of the noise, () or (N,); or pass a likelihood.
-        n_total: the number of data that a minibatch stands for.
-        likelihood: a function from latent values (N,) to a NumPyro distribution of
-            batch shape (N,), as in `guide.elbo`. It may hold values of the model, and
-            make sample and param sites of its own, which count once.
-        n_points: of its quadrature.
-
-    Returns:
-        `prior` and `guide` with the values of this evaluation of the model.
-
-    Raises:
-        ValueError: shapes that do not fit; a guide of another size than Z; a plate
-            around it; what `guide.elbo` raises of the likelihood.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from numpyro import handlers
-        >>> from pyrox.gp import RBF, SparseGPPrior, WhitenedGuide, svgp_factor
-        >>> X, y = jnp.array([[0.0], [1.0]]), jnp.array([1.0, -1.0])
-        >>> def model():
-        ...     prior = SparseGPPrior(RBF(), Z=X)
-        ...     svgp_factor("obs", prior, WhitenedGuide.init(2), X, y, 0.1)
-        >>> list(handlers.trace(handlers.seed(model, 0)).get_trace())
-        ['WhitenedGuide.mean', 'WhitenedGuide.scale_tril', 'obs']
-    """
-    as_guide("svgp_factor(guide=...)", guide, prior)
-    prior, guide = resolved(prior, prior.Z), _as_params(guide)
-    data = X, y, noise_var, likelihood
-    bound = evidence_bound("svgp_factor", guide, prior, *data, n_total, n_points, name)
-    add_factor(name, bound)
-    return prior, guide
-
-
-def _as_params(guide: Tree) -> Tree:
-    """`guide` with each of its parameters a NumPyro param."""
-
-    def param(module, field):
-        name, value = site(module, field.name), getattr(module, field.name)
-        constraint = constraint_of(field)
-        return jnp.asarray(numpyro.param(name, value, constraint=constraint))
-
-    def register(module):
-        fields = hyperparameter_fields(module)
-        return replace(module, {f.name: param(module, f) for f in fields})
-
-    return map_modules(register, guide)

@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real, Shaped
 from numpyro import distributions as dist
 
-from .._hyper.checks import as_count, as_noise, require
+from .._hyper.checks import as_count, as_noise, common_dtype, require
 from .._hyper.likelihood import as_numpyro_is
 from .._hyper.unchecked import jit
 from .._numerics.closure import Closure, read
@@ -30,7 +30,11 @@ from .sparse_report import SparseFit
 _N_POINTS = 64
 
 Latent = (
-    ConditionedGP | SparseFit | PathwiseFunction | tuple[SparseGPPrior, AbstractGuide]
+    ConditionedGP
+    | SparseFit
+    | PathwiseFunction
+    | tuple[SparseGPPrior, AbstractGuide]
+    | Sequence[PathwiseFunction]
 )
 
 
@@ -56,25 +60,22 @@ class Marginals(eqx.Module):
 
 
 class Drawn(eqx.Module):
-    """f at N inputs: the values of S functions."""
+    """f at N inputs: the values of S functions, or of S times several."""
 
-    values: Float[Array, "S N"]
+    values: Float[Array, "S ... N"]
 
     @property
     def like(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.values.shape[1:], self.values.dtype)
 
     def log_density(self, law: AbstractLikelihood, y: Array) -> Float[Array, " N"]:
-        def given(f):  # a normal of no variance
-            return law.log_expected(f, jnp.zeros_like(f), y)
-
-        each = jax.lax.map(given, self.values)
+        each = jax.lax.map(law.log_density_of(y), self.values)
         return jax.nn.logsumexp(each, axis=0) - jnp.log(len(self.values))
 
     def expectation(self, g: Callable, n_points: int) -> Float[Array, " N"]:
         return jnp.mean(jax.vmap(g)(self.values), axis=0)
 
-    def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "S N"]:
+    def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "S ... N"]:
         return self.values[jnp.arange(n) % len(self.values)]
 
 
@@ -128,7 +129,8 @@ def log_predictive_density(
 
     Args:
         f: a `ConditionedGP`, a `SparseFit`, a pair `(prior, guide)`, or paths, over
-            which the density is averaged.
+            which the density is averaged. Of P latent functions a list of P paths, by
+            P keys and as many of each: the likelihood is given their values (P, N).
         X: inputs that were held out.
         y: their values.
         likelihood: a function from latent values (N,) to a NumPyro distribution of
@@ -155,8 +157,6 @@ def log_predictive_density(
     """
     call = "log_predictive_density"
     latent = _latent(call, f, X)
-    if isinstance(latent, Drawn):
-        n_points = 2  # there is no variance to integrate over
     law, y = as_likelihood(call, y, latent.like, noise_var, likelihood, n_points)
     return _log_density(latent, law, y)
 
@@ -172,7 +172,8 @@ def predict_observation(
     """What will be observed at each row of `X`: mean, variance, draws and quantiles.
 
     Args:
-        f: a `ConditionedGP`, a `SparseFit`, a pair `(prior, guide)`, or paths.
+        f: a `ConditionedGP`, a `SparseFit`, a pair `(prior, guide)`, or paths; of P
+            latent functions a list of P paths, as for `log_predictive_density`.
         X: the inputs.
         likelihood: a function from latent values (N,) to a NumPyro distribution of
             batch shape (N,); `found.likelihood` of a `SparseFit`.
@@ -195,7 +196,8 @@ def predict_observation(
     """
     call = "predict_observation"
     latent = _latent(call, f, X)
-    require_one_of(call, noise_var, likelihood)
+    several = len(latent.like.shape) > 1
+    require_one_of(call, noise_var, likelihood, several=several)
     n_points = as_count(f"{call}(n_points=...)", n_points, 2)
     if likelihood is None:
         known: Any = noise_var
@@ -213,15 +215,33 @@ def predict_observation(
 def _latent(call: str, f: Any, X: ArrayLike) -> Marginals | Drawn:
     if isinstance(f, PathwiseFunction):
         return Drawn(f(X))
+    if isinstance(f, list | tuple) and _are_paths(f):
+        return Drawn(_together(call, [paths(X) for paths in f]))
     if isinstance(f, tuple) and len(f) == 2 and isinstance(f[1], AbstractGuide):
         return Marginals(*f[1].predict(f[0], X))
     if isinstance(f, ConditionedGP | SparseFit):
         return Marginals(*f.predict(X))
     raise ValueError(
-        f"`{call}(f, ...)` must be a ConditionedGP, a SparseFit, paths, or a pair "
-        f"(prior, guide). Got a {type(f).__name__}. Pass `prior.condition(y, noise_var)"
-        "`, say."
+        f"`{call}(f, ...)` must be a ConditionedGP, a SparseFit, paths, a list of "
+        f"paths, or a pair (prior, guide). Got a {type(f).__name__}. Pass "
+        "`prior.condition(y, noise_var)`, say."
     )
+
+
+def _are_paths(f: Sequence[Any]) -> bool:
+    return len(f) > 0 and all(isinstance(one, PathwiseFunction) for one in f)
+
+
+def _together(call: str, values: list[Float[Array, "_ N"]]) -> Float[Array, "S P N"]:
+    """The values of P latent functions side by side, draw by draw."""
+    counts = [len(one) for one in values]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"`{call}(f, ...)` must have as many paths of each latent function. Got "
+            f"{counts}. Draw them with one `n_paths`."
+        )
+    dtype = common_dtype(*values)
+    return jnp.stack([one.astype(dtype) for one in values], axis=1)
 
 
 def _normal(scale: Float[Array, "..."]) -> Callable:
@@ -233,7 +253,8 @@ def _moments_of(likelihood: Callable) -> Callable:
         with as_numpyro_is():
             law = likelihood(f)
             parts = law.mean, law.variance
-            mean, var = (jnp.broadcast_to(p, f.shape).astype(f.dtype) for p in parts)
+            shape, dtype = f.shape[-1:], f.dtype
+            mean, var = (jnp.broadcast_to(p, shape).astype(dtype) for p in parts)
         return mean, var
 
     return moments

@@ -1,6 +1,7 @@
 """Sparse variational inference for any likelihood: q(u) by natural gradients, and
 hyperparameters."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from .._posterior.likelihood import N_POINTS, AbstractLikelihood
 from .._posterior.natural import Ascent, Sites, no_sites
 from .._posterior.sparse import SparseGPPrior
 from .fit_input import as_tolerance
+from .held_out import HeldOut, as_held_out, mean_log_density
 from .sparse_batches import Rates, blocks_of, bound_by_blocks, run_batches
 from .sparse_problem import (
     SparseProblem,
@@ -52,6 +54,7 @@ def fit_sparse(
     natural_rate: float = 0.1,
     max_steps: int | None = None,
     tolerance: float | None = None,
+    held_out: tuple[Real[ArrayLike, "K D"], Real[ArrayLike, " K"]] | None = None,
     progress: bool = True,
 ) -> SparseFit:
     """The q(u) of the highest evidence lower bound, with hyperparameters, inducing
@@ -73,7 +76,9 @@ def fit_sparse(
         y: their values.
         noise_var: variance of the noise, trained if it is one; or pass a likelihood.
         likelihood: a function from latent values (N,) to a NumPyro distribution of
-            batch shape (N,). Parameters that are to be trained are sites in it:
+            batch shape (N,). For minibatches or data held out it is asked for other
+            rows, and cannot close over an array of the data, a value for each: that is
+            refused. Parameters that are to be trained are sites in it:
             `numpyro.param("scale", 1.0, constraint=constraints.positive)`, or
             `numpyro.sample("scale", dist.HalfNormal(1.0))` for MAP, which starts at the
             median of its prior.
@@ -89,6 +94,8 @@ def fit_sparse(
         tolerance: on the largest entry of the gradient a datum in the unconstrained
             space, inducing inputs in standard deviations of their columns. By default
             1e-5 in float64 and 1e-4 in float32.
+        held_out: data (X, y) that the fit is not told. The mean of their
+            `log_predictive_density` is then `found.held_out`.
         progress: whether to show a bar.
 
     Returns:
@@ -98,7 +105,7 @@ def fit_sparse(
     Raises:
         ValueError: what `guide.elbo` raises; names that are not there; a start without
             a bound; values that are being traced; batches without a key, or larger than
-            the data.
+            the data; data held out that are none of this model.
 
     Cost: at each step of L-BFGS some natural-gradient steps, of 3 N M^2 + M^3
         operations each, and one gradient of the bound. The same of a minibatch, B for
@@ -120,27 +127,39 @@ def fit_sparse(
         >>> found = fit_sparse(prior, X, y, likelihood=likelihood, **how)
         >>> bool(found.converged), f"{found.elbo:.1f}"
         (True, '-12.6')
+        >>> how = {"likelihood": likelihood, "held_out": (X[1::2], y[1::2]), **how}
+        >>> found = fit_sparse(prior, X[::2], y[::2], **how)
+        >>> print(f"{found.held_out:.2f}")
+        -0.21
     """
     call = "fit_sparse"
     data = prior, X, y, noise_var, likelihood, n_points
     if batch_size is not None:
         batch_size = as_count(f"{call}(batch_size=...)", batch_size)
     problem = as_sparse_problem(*data, fixed, noise_prior, batch_size)
+    held = as_held_out(held_out, problem, likelihood)
     default = 200 if batch_size is None else 2000
     most_steps = as_count(f"{call}(max_steps=...)", max_steps or default)
     dtype = problem.X.dtype
     bound = as_tolerance(tolerance, 1e-5 if dtype.itemsize == 8 else 1e-4, dtype)
     if batch_size is not None:
         rates = _rates(natural_rate, learning_rate, most_steps, dtype)
-        return _by_batches(problem, key, rates, batch_size, progress, likelihood, bound)
+        args = key, rates, batch_size, progress, likelihood, bound
+        return _with_score(_by_batches(problem, *args), held)
     sites = no_sites(problem.X[:, 0])
     if slots(problem):
         end = _search(problem, sites, bound, most_steps, progress)
     else:
         end = None, _at(problem, None, sites)
-    found = _result(problem, *end, bound, likelihood)
+    found = _with_score(_result(problem, *end, bound, likelihood), held)
     warn_if_not_found(found, most_steps)
     return found
+
+
+def _with_score(found: SparseFit, held: HeldOut | None) -> SparseFit:
+    if held is None:
+        return found
+    return dataclasses.replace(found, held_out=mean_log_density(found, held))
 
 
 class _Found(NamedTuple):

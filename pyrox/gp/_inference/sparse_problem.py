@@ -29,11 +29,11 @@ from .._posterior.likelihood import (
     read_likelihood,
     read_with_sites,
     require_one_of,
-    with_sites_made,
 )
 from .._posterior.natural import Ascent, Sites, Whitened, ascend
 from .._posterior.process import with_mean_read
 from .._posterior.sparse import SparseGPPrior
+from .any_rows import law_of_any_rows
 from .fit_input import as_noise_prior, with_mean_of
 from .trained import (
     NOISE,
@@ -92,7 +92,7 @@ def as_sparse_problem(
             f"{type(prior).__name__}. Pass `SparseGPPrior(kernel, Z)`; `fit` takes a "
             "GPPrior."
         )
-    _require_known(prior, X, y, noise_var)
+    require_known(prior, X, y, noise_var)
     X = as_inputs_of(prior.kernel, f"{call}(X=...)", X, prior.Z.shape[1])
     X = require_valid(call, prior, X)
     prior, priors = without_priors(prior)
@@ -123,7 +123,8 @@ def as_sparse_problem(
     return dataclasses.replace(problem, fixed=_as_fixed(fixed, problem))
 
 
-def _require_known(*values: Any) -> None:
+def require_known(*values: Any) -> None:
+    """Raise if any of these is traced."""
     if any(map(is_traced, jax.tree.leaves(values))):
         raise ValueError(
             "`fit_sparse` must be given values that are known: it looks at its search "
@@ -147,7 +148,17 @@ def _of_batch(
     like: jax.ShapeDtypeStruct,
 ) -> ReadLikelihood:
     some, values = jax.ShapeDtypeStruct(y.shape, like.dtype), law.values
-    with_sites_made(call, given_sites(likelihood, values), some)  # for its checks
+    law_of_any_rows(
+        call,
+        given_sites(likelihood, values),
+        some,
+        np.asarray(y)[0],
+        f"a minibatch gives it {y.shape[0]} of the {like.shape[0]} latent values, in "
+        "any order",
+        "Leave batch_size out; or train by NumPyro's SVI, where `svgp_factor` within "
+        "`numpyro.plate('data', N, subsample_size=B) as rows` takes a likelihood that "
+        "closes over `array[rows]`.",
+    )
     return read_likelihood(call, likelihood, some, y, values, law.n_points)
 
 

@@ -36,6 +36,7 @@ class SparseFit(eqx.Module):
         converged: whether `gradient_norm` is within the tolerance; after minibatches
             False, for nobody knows.
         fixed: the names of what was not trained.
+        held_out: the mean of log p(y_i | data) over data that were held out, or None.
     """
 
     prior: SparseGPPrior
@@ -52,6 +53,7 @@ class SparseFit(eqx.Module):
     fixed: tuple[str, ...] = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     given: Callable | None = eqx.field(static=True)
+    held_out: Float[Array, ""] | None = None
 
     @property
     def likelihood(self) -> Callable | None:
@@ -77,8 +79,11 @@ class SparseFit(eqx.Module):
         bound = f"evidence lower bound {float(self.elbo):.6g} of {self.n_data} data"
         if float(self.log_prior):
             bound += f", log density of the priors {float(self.log_prior):.6g}"
-        sizes = f"{self.guide.size} inducing inputs"
-        return "\n".join([_headline(self), f"{bound}, {sizes}", *_values(self)])
+        lines = [_headline(self), f"{bound}, {self.guide.size} inducing inputs"]
+        if self.held_out is not None:
+            density = f"log predictive density {float(self.held_out):.6g} a datum"
+            lines.append(f"{density} of those held out")
+        return "\n".join([*lines, *_values(self)])
 
 
 def _headline(found: SparseFit) -> str:

@@ -118,6 +118,12 @@ class AbstractKernel(AbstractWithPriors):
         """Another kernel, whose features make those of this one, if there is one."""
         return None
 
+    def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
+        """The part of a Jacobian that no function of this kernel has: P outputs, whose
+        number is the last column, by the D inputs before it. A projection; zero unless
+        they keep a law, as those of `DivergenceFree` do."""
+        return jnp.zeros_like(jacobian)
+
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int
     ) -> AbstractFeatures:
@@ -234,6 +240,9 @@ class Sum(AbstractKernel):
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return self.left.terms() + self.right.terms()
 
+    def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
+        return self.left.breach(self.right.breach(jacobian))
+
 
 class Product(AbstractKernel):
     """k1(x, x') k2(x, x').
@@ -343,6 +352,9 @@ class Scale(AbstractKernel):
             return None
         lift = found.lift
         return found._replace(lift=lambda phi: scale_features(lift(phi), self.factor))
+
+    def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
+        return self.kernel.breach(jacobian)
 
     def features(
         self, key: PRNGKeyArray, n_features: int, in_size: int

@@ -45,6 +45,10 @@ class AbstractVectorField(AbstractKernel):
     def directions(self, in_size: int) -> np.ndarray:
         """The c, (potentials, components, inputs), for fields in this many inputs."""
 
+    @abc.abstractmethod
+    def unlawful(self, jacobian: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+        """`breach`, of a Jacobian of all components."""
+
     def __call__(
         self, X1: Float[Array, "N C"], X2: Float[Array, "M C"]
     ) -> Float[Array, "N M"]:
@@ -87,6 +91,12 @@ class AbstractVectorField(AbstractKernel):
         return Lifted(
             potential, lambda phi: FieldFeatures(phi, *static), len(directions)
         )
+
+    def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
+        n_components, in_size = jacobian.shape[-2:]
+        if n_components != in_size:  # of some components no law is known
+            return jnp.zeros_like(jacobian)
+        return self.unlawful(jacobian)
 
     def _components(self, X: Float[Array, "N C"]) -> Outputs:
         return as_outputs(type(self).__name__, X[:, -1], X.shape[1] - 1)
@@ -157,6 +167,14 @@ class DivergenceFree(AbstractVectorField):
         axes = np.eye(3)
         return np.cross(axes[:, None], axes[None])
 
+    def unlawful(self, jacobian: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+        """Its trace, shared out over the diagonal."""
+        in_size = jacobian.shape[-1]
+        mean = jnp.trace(jacobian, axis1=-2, axis2=-1) / in_size
+        leading = (1,) * mean.ndim
+        eye = jnp.eye(in_size, dtype=jacobian.dtype).reshape(*leading, *(in_size,) * 2)
+        return mean[..., None, None] * eye
+
 
 class CurlFree(AbstractVectorField):
     """A vector field without curl, the gradient of a potential: forces that have one.
@@ -195,6 +213,10 @@ class CurlFree(AbstractVectorField):
 
     def directions(self, in_size: int) -> np.ndarray:
         return np.eye(in_size)[None]
+
+    def unlawful(self, jacobian: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+        """What is not symmetric in it."""
+        return (jacobian - jnp.swapaxes(jacobian, -1, -2)) / 2
 
 
 class FieldFeatures(AbstractFeatures):

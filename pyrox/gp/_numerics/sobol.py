@@ -43,6 +43,22 @@ def sobol_normals(
     return jnp.concatenate([normals, beyond], axis=1)
 
 
+def sobol_normals_for_each(
+    key: PRNGKeyArray, n_points: int, n_columns: int, n_sets: int, dtype: np.dtype
+) -> Float[Array, "n d N"]:
+    """Standard normals for many small averages: a set of points for each of N, which
+    are shifts of one scrambled sequence. A shift makes each point uniform whatever the
+    scramble, so averages over the sets are unbiased and not correlated.
+
+    Cost: O(n d N), of which d N random numbers; d is at most 1024.
+    """
+    key_scramble, key_shift = jr.split(key)
+    directions = jnp.asarray(_directions(n_points, 0, n_columns))
+    points = _points(n_points, _scramble(key_scramble, directions))
+    shifts = jr.bits(key_shift, (n_columns, n_sets), np.uint32)
+    return normal_quantiles(points[:, :, None] ^ shifts[None], dtype)
+
+
 def sobol_points(
     key: PRNGKeyArray, n_points: int, n_columns: int, dtype: np.dtype
 ) -> Float[Array, "n d"]:

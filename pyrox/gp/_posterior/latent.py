@@ -58,6 +58,9 @@ def latent(
         f = paths_over_draws(key, draws, latent(prior, "f"))(X)  # (B, classes, S, N)
         probabilities = jax.nn.softmax(f, axis=1)
 
+    Outputs that are a function of one with Gaussian noise need no latent values: see
+    `gp_factor`.
+
     Args:
         prior: the process as in the model, with the same priors on its hyperparameters
             and the same jitter; or a function from one draw, a dict, to the process,

@@ -1,8 +1,9 @@
 """p(y_i | f_i), one latent value a datum, and its expected log density.
 
 A likelihood is a callable from latent values (N,) to a NumPyro distribution of batch
-shape (N,). It is read where it is passed in; the NumPyro sites that it makes are made
-then, once, and their values are leaves of what was read.
+shape (N,); of several latent functions from their values (P, N). It is read where it is
+passed in; the NumPyro sites that it makes are made then, once, and their values are
+leaves of what was read.
 """
 
 import abc
@@ -21,6 +22,7 @@ from .._hyper.likelihood import (
     as_numpyro_is,
     as_outcomes,
     log_prob,
+    require_columns,
     require_support,
 )
 from .._numerics.closure import Closure, read
@@ -45,6 +47,12 @@ class AbstractLikelihood(eqx.Module):
     @abc.abstractmethod
     def given(self) -> dict[str, Array]:
         """All values that it was given, by name."""
+
+    @abc.abstractmethod
+    def log_density_of(
+        self, y: Shaped[Array, " N"]
+    ) -> Callable[[Float[Array, "... N"]], Float[Array, " N"]]:
+        """log p(y_i | f_i) as a function of the latent values."""
 
     @abc.abstractmethod
     def expected(
@@ -76,6 +84,11 @@ class GaussianNoise(AbstractLikelihood):
 
     def given(self) -> dict[str, Array]:
         return {"noise_var": self.noise_var}
+
+    def log_density_of(
+        self, y: Shaped[Array, " N"]
+    ) -> Callable[[Float[Array, "... N"]], Float[Array, " N"]]:
+        return lambda f: self.log_expected(f, jnp.zeros_like(f), y)
 
     def expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
@@ -114,21 +127,20 @@ class ReadLikelihood(AbstractLikelihood):
     def given(self) -> dict[str, Array]:
         return self.values
 
+    def log_density_of(
+        self, y: Shaped[Array, " N"]
+    ) -> Callable[[Float[Array, "... N"]], Float[Array, " N"]]:
+        return lambda f: self.log_density(f, y, self.values)
+
     def expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
     ) -> Float[Array, " N"]:
-        def log_density(f):
-            return self.log_density(f, y, self.values)
-
-        return normal_expectation(log_density, mean, var, self.n_points)
+        return normal_expectation(self.log_density_of(y), mean, var, self.n_points)
 
     def log_expected(
         self, mean: Float[Array, " N"], var: Float[Array, " N"], y: Shaped[Array, " N"]
     ) -> Float[Array, " N"]:
-        def log_density(f):
-            return self.log_density(f, y, self.values)
-
-        return log_normal_expectation(log_density, mean, var, self.n_points)
+        return log_normal_expectation(self.log_density_of(y), mean, var, self.n_points)
 
     def allows(self, y: Shaped[Array, " N"]) -> Bool[Array, ""]:
         return jnp.all(self.support(y, self.values))
@@ -145,7 +157,7 @@ def as_likelihood(
 ) -> tuple[AbstractLikelihood, Shaped[Array, " N"]]:
     """The likelihood and the values, checked; latent values will be `like` these."""
     n = like.shape[0]
-    require_one_of(call, noise_var, likelihood)
+    require_one_of(call, noise_var, likelihood, several=len(like.shape) > 1)
     if likelihood is None:
         y = as_values(f"{call}(y=...)", y, n, at_run_time=False).astype(like.dtype)
         known: Any = noise_var
@@ -168,16 +180,26 @@ def read_with_sites(
     """The likelihood and the values, checked, and the NumPyro sites that it made when
     it was called `first`."""
     n_points = as_count(f"{call}(n_points=...)", n_points, 2)
-    y = as_outcomes(f"{call}(y=...)", y, like.shape[0], at_run_time=False)
+    y = as_outcomes(f"{call}(y=...)", y, like.shape[-1], at_run_time=False)
     law, sites = with_sites_made(call, first, like)
     require_support(f"{call}(y=...)", law, y, site=site, at_run_time=False)
     values = {name: jnp.asarray(made["value"]) for name, made in sites.items()}
     return read_likelihood(call, likelihood, like, y, values, n_points), y, sites
 
 
-def require_one_of(call: str, noise_var: Any, likelihood: Any) -> None:
-    """Raise unless exactly one of the two was passed."""
-    if (noise_var is None) == (likelihood is None):
+def require_one_of(
+    call: str, noise_var: Any, likelihood: Any, *, several: bool = False
+) -> None:
+    """Raise unless exactly one of the two was passed; of `several` latent functions
+    that is the likelihood."""
+    if several and (likelihood is None or noise_var is not None):
+        got = "no likelihood" if noise_var is None else "noise_var"
+        raise ValueError(
+            f"`{call}` of several latent functions must be given a likelihood of all "
+            f"their values, and nothing beside it. Got {got}. Pass "
+            "`likelihood=lambda f: dist.Normal(f[0], jnp.exp(f[1]))`, say."
+        )
+    if not several and (noise_var is None) == (likelihood is None):
         got = "neither" if noise_var is None else "both"
         raise ValueError(
             f"`{call}` must be given noise_var, for Gaussian noise, or a likelihood. "
@@ -212,6 +234,7 @@ def read_likelihood(
             return law.support(y) & jnp.isfinite(y)
 
     call, values = f"{call}(likelihood=...)", dict(values)
+    require_columns(call, given_sites(likelihood, values), like)
     density = read(call, log_density, like, y, values)
     return ReadLikelihood(density, read(call, support, y, values), values, n_points)
 

@@ -3,7 +3,9 @@
 With S columns every product with A opens S directions, and each column is solved in all
 of them (O'Leary 1980). What makes it stable: directions are orthonormal, those that
 have become dependent are left out, and the residual is computed anew every so often,
-since that of the recurrence drifts.
+since that of the recurrence drifts. A few columns alone lose their orthogonality in
+float32, and wander: columns beside them keep the space wide, at hardly any cost, since
+what a product takes is the kernel's values.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ _Report: TypeAlias = Callable[[Array, Array], None]
 _CYCLE = 20  # products until the residual is computed anew
 _SAFE = 0.9  # of its bound, at which the residual of the recurrence is believed
 _BETTER = 0.9  # of the best residual so far: what a cycle is for
-_IDLE = 5  # cycles that were not better, after which no other is begun
+_IDLE = 10  # cycles that were not better, after which no other is begun
 
 
 class _Sides(NamedTuple):
@@ -49,16 +51,23 @@ def block_cg(
     bounds: Float[Array, " S"],
     most: int,
     report: _Report,
+    beside: Float[Array, "N K"] | None = None,
 ) -> tuple[Float[Array, "N S"], Float[Array, "N S"], Int[Array, ""]]:
     """A^-1 B, the true residual B - A X, and the number of products with A.
 
     It begins at `start`, zero if there is none, and ends when the norm of each column's
     residual is within its bound, after `most` products, or where cycles of them no
     longer help, which is what rounding allows. After each product `report` is called
-    with their number and the worst residual over its bound.
+    with their number and the worst residual over its bound. Columns `beside` lend their
+    directions, and need not be solved.
     """
-    scale = bounds[None, :]
+    scale, n_sides = bounds[None, :], B.shape[1]
     B = B / scale
+    if beside is not None:
+        B = jnp.concatenate([B, beside], axis=1)
+
+    def worst(R: Array) -> Array:
+        return jnp.max(jnp.linalg.norm(R[:, :n_sides], axis=0))
 
     def advance(state: _State) -> _State:
         (X, R), P = state.now, state.P
@@ -69,18 +78,18 @@ def block_cg(
         Z = precondition(R)
         P = _orthonormal(Z - P @ (inverse @ (Q.T @ Z)))
         count = state.n_products + 1
-        report(count, _worst(R))
+        report(count, worst(R))
         return state._replace(now=_Sides(X, R), P=P, n_products=count)
 
     def cycle(state: _State) -> _State:
         until = jnp.minimum(state.n_products + _CYCLE, most)
 
         def unfinished(state: _State) -> Array:
-            return (_worst(state.now.R) > _SAFE) & (state.n_products < until)
+            return (worst(state.now.R) > _SAFE) & (state.n_products < until)
 
         ended = jax.lax.while_loop(unfinished, advance, state)
         now = _Sides(ended.now.X, B - A(ended.now.X))
-        left, least = _worst(now.R), _worst(state.best.R)
+        left, least = worst(now.R), worst(state.best.R)
         best = jax.tree.map(
             lambda new, old: jnp.where(left < least, new, old), now, state.best
         )
@@ -88,22 +97,20 @@ def block_cg(
         return _State(now, ended.P, ended.n_products + 1, best, idle)
 
     def unsolved(state: _State) -> Array:
-        far = _worst(state.best.R) > 1
+        far = worst(state.best.R) > 1
         return far & (state.n_products < most) & (state.idle < _IDLE)
 
     none = jnp.zeros((), jnp.int32)
     begun, count = _Sides(jnp.zeros_like(B), B), none
     if start is not None:
-        X, count = start / scale, none + 1
+        still = jnp.zeros_like(B[:, n_sides:])
+        X, count = jnp.concatenate([start / scale, still], axis=1), none + 1
         begun = _Sides(X, B - A(X))
     P = _orthonormal(precondition(begun.R))
     state = _State(begun, P, count, begun, none)
     found = jax.lax.while_loop(unsolved, cycle, state)
-    return found.best.X * scale, found.best.R * scale, found.n_products
-
-
-def _worst(R: Float[Array, "N S"]) -> Float[Array, ""]:
-    return jnp.max(jnp.linalg.norm(R, axis=0))
+    X, R = jax.tree.map(lambda own: own[:, :n_sides] * scale, found.best)
+    return X, R, found.n_products
 
 
 def _orthonormal(P: Float[Array, "N S"]) -> Float[Array, "N S"]:

@@ -62,19 +62,19 @@ class NoisyGram(eqx.Module):
 
     def __call__(self, V: Float[Array, "N S"]) -> Float[Array, "N S"]:
         """A V."""
-        K_V = self._seen(self._times(self.X, self._seen(V)))
+        K_V = self.seen(self._times(self.X, self.seen(V)))
         return K_V + self.noise_var[:, None] * V
 
     def rows_times(self, index: Array, V: Float[Array, "N S"]) -> Float[Array, "B S"]:
         """Rows of A V."""
-        K_V = self._times(self.X[index], self._seen(V))
+        K_V = self._times(self.X[index], self.seen(V))
         if self.observed is not None:
             K_V = jnp.where(self.observed[index][:, None], K_V, 0)
         return K_V + self.noise_var[index][:, None] * V[index]
 
     def columns(self, index: Array) -> Float[Array, "N B"]:
         """Columns of K, without noise."""
-        found = self._seen(self.kernel(self.X, self.X[index]))
+        found = self.seen(self.kernel(self.X, self.X[index]))
         return (
             found
             if self.observed is None
@@ -98,7 +98,8 @@ class NoisyGram(eqx.Module):
             return _in_blocks(rows, *given)
         return share_rows(_in_blocks, self.mesh, rows, *given)
 
-    def _seen(self, V: Float[Array, "N S"]) -> Float[Array, "N S"]:
+    def seen(self, V: Float[Array, "N S"]) -> Float[Array, "N S"]:
+        """`V`, zero in the rows of what was not observed."""
         return V if self.observed is None else jnp.where(self.observed[:, None], V, 0)
 
 

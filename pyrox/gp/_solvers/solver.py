@@ -22,6 +22,7 @@ from .progress import reporter
 _PRECONDITIONERS = "random", "greedy", "none"
 _LEAST_RANK, _MOST_RANK = 128, 1024
 _PART = 8  # of the data are pivots, by default
+_WIDTH = 32  # columns of a block of conjugate gradients, at least
 _BYTES = 2**29  # that the preconditioner may take, by default
 
 
@@ -93,7 +94,8 @@ class ConjugateGradients(AbstractIterativeSolver):
 
     Cost: N rank kernel values and 4 N rank^2 operations to set up, N^2 kernel values
         and 2 N^2 S operations a product of S columns, shared out over the devices;
-        memory of N (rank + 8 S) numbers, on each device.
+        memory of N (rank + 8 S) numbers, on each device. S is 32 at least: fewer
+        right-hand sides get random ones beside them, which saves products.
 
     Source: Gardner et al. 2018 (arXiv 1809.11165) for the use, O'Leary 1980 for blocks,
         Chen, Epperly, Tropp & Webber 2022 (arXiv 2207.06503) for the pivots.
@@ -185,8 +187,16 @@ class _Conjugate(AbstractIterations):
     ) -> tuple[Float[Array, "N S"], Float[Array, "N S"], Int[Array, ""]]:
         name = f"conjugate gradients to {self.tolerance:g}"
         report = reporter(name, self.most, self.progress)
-        limits = bounds, self.most
-        return block_cg(A, self.preconditioner.solve, B, start, *limits, report)
+        limits = bounds, self.most, report
+        beside = A.seen(_columns_beside(B))
+        return block_cg(A, self.preconditioner.solve, B, start, *limits, beside)
+
+
+def _columns_beside(B: Float[Array, "N S"]) -> Float[Array, "N K"]:
+    """Random columns that make a block of `_WIDTH` of it, where N has room for it."""
+    n, n_sides = B.shape
+    n_beside = max(min(_WIDTH, n) - n_sides, 0)
+    return jr.normal(jr.key(0), (n, n_beside), B.dtype)
 
 
 class StochasticDualDescent(AbstractIterativeSolver):
