@@ -103,6 +103,9 @@ bench: $(VENV)/.bench
 	$(RUN)/python -m benchmarks.thompson rounds --out benchmarks
 	$(RUN)/python -m benchmarks.thompson many --out benchmarks
 	$(RUN)/python -m benchmarks.thompson batches --out benchmarks
+	$(RUN)/python -m benchmarks.likelihoods optimum
+	$(RUN)/python -m benchmarks.likelihoods time
+	$(RUN)/python -m benchmarks.likelihoods minibatch
 
 clean:
 	rm -rf $(VENV) build dist

@@ -118,7 +118,8 @@ def log_predictive(problem: Problem, mean: np.ndarray, var: np.ndarray) -> float
     f = mean[:, None] + np.sqrt(var)[:, None] * nodes
     values = log_density(problem.likelihood, f, problem.y[:, None])
     log_weights = np.log(weights / np.sqrt(2 * np.pi))
-    return float(np.mean(special.logsumexp(values + log_weights, axis=1)))
+    each = np.log(np.sum(np.exp(values + log_weights), axis=1))
+    return float(np.mean(each))
 
 
 def marginals(problem: Problem, found: Found) -> tuple[np.ndarray, np.ndarray]:

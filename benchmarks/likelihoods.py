@@ -1,4 +1,4 @@
-"""`python -m benchmarks.likelihoods PART`: sparse variational inference, any likelihood.
+"""`python -m benchmarks.likelihoods PART`: sparse processes under any likelihood.
 
 `optimum`: the evidence lower bound of the best q(u) at fixed hyperparameters, against
 GPJax and GPyTorch, each evaluated once more in NumPy. `time`: seconds to within .1 nat
@@ -87,7 +87,9 @@ def optimum(options: argparse.Namespace) -> None:
         for side in options.sides[1:]:
             theirs = bound(problem, _rival(side).best_q(problem))
             verdict = "ok" if theirs < ours + 1e-3 else "HIGHER"
-            print(f"{name:11s} {side:8s} {theirs:12.6f}, {theirs - ours:+.1e} {verdict}")
+            print(
+                f"{name:11s} {side:8s} {theirs:12.6f}, {theirs - ours:+.1e} {verdict}"
+            )
 
 
 def seconds_to_optimum(options: argparse.Namespace) -> None:
@@ -105,7 +107,9 @@ def seconds_to_optimum(options: argparse.Namespace) -> None:
         for (side, optimiser), (run, bounds, end) in trained.items():
             reached = np.flatnonzero(bounds >= target)
             after = int(reached[0]) if reached.size else None
-            print(f"{name:11s} {side:8s} {optimiser:20s} {_reached(after, bounds, end)}")
+            print(
+                f"{name:11s} {side:8s} {optimiser:20s} {_reached(after, bounds, end)}"
+            )
             if after is not None:
                 runs[f"{side}, {optimiser}"] = lambda run=run, after=after: run(after)
         _in_turns(name, runs, options.turns)

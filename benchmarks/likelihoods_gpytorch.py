@@ -1,4 +1,4 @@
-"""GPyTorch's half of `benchmarks.likelihoods`: its whitened strategy, its optimisers."""
+"""GPyTorch's half of `benchmarks.likelihoods`: its strategy, its optimisers."""
 
 import time
 from collections.abc import Callable

@@ -20,6 +20,7 @@ from benchmarks import (
     gram,
     large,
     large_data,
+    likelihoods,
     outputs,
     pyrox_side,
     report,
@@ -281,3 +282,21 @@ def test_several_outputs(capsys):
     assert len(parts) == 4
     limits = {"float32": 3e-5, "float64": 1e-10}
     assert all(float(found) < limits[dtype] for dtype, found in parts)
+
+
+def test_likelihoods(capsys):
+    """Our side alone: the bound that a fit says is that of NumPy, where it ends, and
+    what it learns from minibatches is more than the share of the classes."""
+    likelihoods.main(["optimum", "--sides", "pyrox"])
+    said = re.findall(r"(-\d+\.\d+), \d+ steps; said (\S+)", capsys.readouterr().out)
+    assert len(said) == 3
+    assert all(abs(float(ours) - float(again)) < 1e-5 for ours, again in said)
+    likelihoods.main(["time", "--sides", "pyrox", "--only", "counts", "--turns", "1"])
+    text = capsys.readouterr().out
+    assert "within .1 nat after" in text and re.search(r"pyrox +\d\.\d+ s", text)
+    small = ["--n", "3000", "--batch-size", "256", "--steps", "200"]
+    likelihoods.main(["minibatch", "--sides", "pyrox", *small])
+    density = re.search(r"log density (\S+)", capsys.readouterr().out)
+    assert density is not None and -0.68 < float(density[1]) < -0.3
+    likelihoods.main(["memory", *small])
+    assert re.search(r"\d+ MB more at the peak", capsys.readouterr().out)
