@@ -23,12 +23,25 @@ _FIRST = (
 )
 
 
+# Examples that compile a whole loop or search, ten seconds and more.
+_LONG_EXAMPLES = (
+    "fit.fit",
+    "thompson.ThompsonSampling",
+    "trade_offs.optimize_trade_offs",
+    "entropy.joint_entropy",
+    "optimize_acquisition.optimize_acquisition",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items):
     items.sort(key=_turn)
     for item in items:
-        # An example imports what it uses: who copies it has no names of the module.
         if isinstance(item, pytest.DoctestItem):
+            # An example imports what it uses: who copies it has no names of the module.
             item.dtest.globs.clear()
+            if item.name.endswith(_LONG_EXAMPLES):
+                item.add_marker(pytest.mark.exhaustive)
 
 
 def _turn(item) -> int:

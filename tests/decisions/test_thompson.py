@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from helpers import few_of
 
 from pyrox.gp import RBF, ConstantMean, GPPrior, Matern, ThompsonSampling, fit
 
@@ -79,7 +80,7 @@ def test_a_loop_finds_the_optimum_and_keeps_its_log():
     assert ((inside >= BOUNDS[0]) & (inside <= BOUNDS[1])).all()
 
 
-@pytest.mark.parametrize("how", ["pickle", "leaves"])
+@pytest.mark.parametrize("how", few_of(["pickle", "leaves"]))
 def test_a_stored_state_goes_on_as_the_uninterrupted_loop(how):
     X, y = first_data()
     state = rounds(STUDY.init(X, y), 0, 2)

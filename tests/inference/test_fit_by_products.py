@@ -118,6 +118,7 @@ def test_the_slope_is_that_of_the_log_density(x64, name):
         assert (off > 9).any()
 
 
+@pytest.mark.exhaustive
 def test_a_fit_by_solves_ends_at_the_exact_one_with_paths_of_its_posterior(x64):
     """Lower than the highest density by what five numbers lose to 64 paths, .04 in the
     mean and above .35 in one of a million keys; where it set out from it is lower by

@@ -173,7 +173,7 @@ def test_a_minibatch_stands_for_all_data(x64):
     assert z_of(values, dense_bound(2, of_normal, 3)[0]) > 5  # of these rows alone
 
 
-@pytest.mark.parametrize("n", few_of([1, 2], 1))
+@pytest.mark.parametrize("n", few_of([1, 2]))
 def test_gradients_equal_differences_for_one_key(n, x64):
     def value(ells, log_scale, mean):
         def louder(f):

@@ -73,7 +73,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("some", few_of([False, True], True), ids=["all", "some"])
+@pytest.mark.parametrize("some", few_of([False, True]), ids=["all", "some"])
 def test_every_answer_is_cholesky_s(x64, some):
     exact, iterative = posteriors(observed=SEEN if some else None)
     X = inputs(7, 2, seed=5)
@@ -105,7 +105,7 @@ def test_the_tolerance_bounds_the_error_at_the_data(x64):
     assert 0 < error(1e-3) <= 1e-2 < error(0.05) <= 0.5
 
 
-@pytest.mark.parametrize("what", few_of(["hyperparameters", "data"], "hyperparameters"))
+@pytest.mark.parametrize("what", few_of(["hyperparameters", "data"]))
 def test_derivatives_are_cholesky_s(x64, what):
     X = inputs(7, 2, seed=5)
 
