@@ -278,10 +278,15 @@ def test_several_outputs(capsys):
     assert "N=40, P=2" in text
     off = re.search("density off by (.*)", text)
     assert off and all(float(number) < 1e-8 for number in off[1].split(", "))
-    parts = re.findall(r"(float\d\d): at most (\S+) of", text)
-    assert len(parts) == 4
-    limits = {"float32": 3e-5, "float64": 1e-10}
-    assert all(float(found) < limits[dtype] for dtype, found in parts)
+    parts = re.findall(r"(float\d\d), ([^:]+): at most (\S+) of", text)
+    assert len(parts) == 8
+    limits = {
+        ("float32", "paths.gradient"): 1e-5,
+        ("float32", "JAX's derivative"): 3e-5,
+        ("float64", "paths.gradient"): 1e-10,
+        ("float64", "JAX's derivative"): 1e-10,
+    }
+    assert all(float(found) < limits[dtype, how] for dtype, how, found in parts)
 
 
 def test_likelihoods(capsys):
