@@ -1,5 +1,6 @@
 """GPJax's half of `benchmarks.likelihoods`: its whitened family, its optimisers."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -89,29 +90,32 @@ def best_q(problem: Problem) -> Found:
     return _found(family)
 
 
-def trainer(problem: Problem, optimiser: str) -> Callable[[int], tuple]:
-    """A compiled run of so many steps from the start; it returns the bound before each
-    step and a call for what was found."""
+def trainer(
+    problem: Problem, optimiser: str, *, whole: bool = False
+) -> Callable[[int], tuple]:
+    """A run of so many steps from the start, compiled before or the whole call as GPJax
+    has it; it returns the bound before each step and a call for what was found."""
     natural, rate = OPTIMISERS[optimiser]
     family, data = _family(problem), _data(problem)
     how = {"objective": _loss, "train_data": data, "verbose": False, "safe": False}
     programs = {}
 
-    def program(n_steps: int):
-        def run(family):
-            if natural is None:
-                return gpx.fit(
-                    model=family, optim=optax.adam(rate), num_iters=n_steps, **how
-                )
-            return gpx.fit_natgrads(
-                model=family,
-                optim=optax.adam(rate),
-                natgrad_lr=natural,
-                num_iters=n_steps,
-                **how,
+    def run(n_steps: int, family):
+        if natural is None:
+            return gpx.fit(
+                model=family, optim=optax.adam(rate), num_iters=n_steps, **how
             )
+        return gpx.fit_natgrads(
+            model=family,
+            optim=optax.adam(rate),
+            natgrad_lr=natural,
+            num_iters=n_steps,
+            **how,
+        )
 
-        return jax.jit(run).lower(family).compile()
+    def program(n_steps: int):
+        fixed = functools.partial(run, n_steps)
+        return fixed if whole else jax.jit(fixed).lower(family).compile()
 
     def call(n_steps: int) -> tuple[np.ndarray, Callable[[], Found]]:
         if n_steps not in programs:

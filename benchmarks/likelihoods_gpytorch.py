@@ -128,9 +128,12 @@ def best_q(problem: Problem) -> Found:
     return run.found()
 
 
-def trainer(problem: Problem, optimiser: str) -> Callable[[int], tuple]:
-    """A run of so many steps from the start; it returns the bound before each step, up
-    to one that failed, and a call for what was found."""
+def trainer(
+    problem: Problem, optimiser: str, *, whole: bool = False
+) -> Callable[[int], tuple]:
+    """A run of so many steps from the start, whole or not, since nothing is compiled;
+    it returns the bound before each step, up to one that failed, and a call for what
+    was found."""
     data = _tensors(problem)
 
     def call(n_steps: int) -> tuple[np.ndarray, Callable[[], Found]]:
