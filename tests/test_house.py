@@ -19,6 +19,7 @@ WINGS = (
     "_posterior",
     "_paths",
     "_inference",
+    "_functionals",
     "_decisions",
 )
 

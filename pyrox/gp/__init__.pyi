@@ -83,6 +83,24 @@ from ._inference.sensitivity import Sensitivity as Sensitivity
 from ._inference.sensitivity import sensitivity as sensitivity
 from ._inference.log_joint import model_log_joint as model_log_joint
 
+from ._numerics.measures import LebesgueMeasure as LebesgueMeasure
+from ._numerics.measures import GaussianMeasure as GaussianMeasure
+from ._functionals.expectation import expectation as expectation
+from ._functionals.expectation import Expectation as Expectation
+from ._functionals.quadrature import bayesian_quadrature as bayesian_quadrature
+from ._functionals.quadrature import Quadrature as Quadrature
+from ._functionals.path_integrals import integrate_paths as integrate_paths
+from ._functionals.path_integrals import line_integrals as line_integrals
+from ._functionals.laplacian import laplacian as laplacian
+from ._functionals.crossings import crossings as crossings, Crossings as Crossings
+from ._functionals.excursion import excursion_probability as excursion_probability
+from ._functionals.excursion import contour_uncertainty as contour_uncertainty
+from ._functionals.excursion import excursion_volume as excursion_volume
+from ._functionals.vorobev import vorobev_expectation as vorobev_expectation
+from ._functionals.vorobev import VorobevSet as VorobevSet
+from ._functionals.dynamics import roll_out as roll_out, RollOut as RollOut
+from ._functionals.dynamics import policy_value as policy_value
+
 from ._decisions.optimize_paths import optimize_paths as optimize_paths
 from ._decisions.optima import PathOptima as PathOptima
 from ._decisions.trade_offs import optimize_trade_offs as optimize_trade_offs

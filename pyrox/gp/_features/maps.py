@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._numerics.measures import AbstractMeasure
 from .._numerics.safe_sqrt import safe_sqrt
 from .._numerics.sincos import sincos
 
@@ -28,6 +29,14 @@ class AbstractFeatures(eqx.Module):
     @abc.abstractmethod
     def __call__(self, X: Float[Array, "N D"]) -> Float[Array, "N F"]:
         """The features of each row of `X`."""
+
+    def integrals(self, over: AbstractMeasure) -> Float[Array, " F"]:
+        """E[phi(x)] for x drawn from `over`, as if its mass were one. Raises where
+        there is no closed form."""
+        raise ValueError(
+            f"`{type(self).__name__}` has no integrals in closed form. Take those of "
+            "paths by quadrature: `integrate_paths(paths, measure, n_nodes=32)`."
+        )
 
 
 class FourierFeatures(AbstractFeatures):
@@ -80,6 +89,11 @@ class FourierFeatures(AbstractFeatures):
             self.frequencies.astype(dtype), X - self.origin.astype(dtype)[None, :]
         )
 
+    def integrals(self, over: AbstractMeasure) -> Float[Array, " F"]:
+        cosine, sine = over.of_waves(self.frequencies, self.origin)
+        amplitudes = self.amplitudes(self.frequencies.dtype)[0]
+        return jnp.concatenate([amplitudes * cosine, amplitudes * sine])
+
     def amplitudes(self, dtype: jnp.dtype) -> Float[Array, "1 m"]:
         """The root of each frequency's mass; without mass its derivative is zero."""
         return safe_sqrt(self.masses.astype(dtype))[None, :]
@@ -115,6 +129,10 @@ class SumFeatures(AbstractFeatures):
         shares = zip(maps, jnp.split(weights, ends[:-1], axis=1), strict=True)
         values = (combine(*share, X, product) for share in shares)
         return functools.reduce(operator.add, values)
+
+    def integrals(self, over: AbstractMeasure) -> Float[Array, " F"]:
+        waves, others = self._split()
+        return jnp.concatenate([phi.integrals(over) for phi in (*waves, *others)])
 
     def columns(self, index: int, in_size: int) -> np.ndarray:
         """Which columns belong to a map."""

@@ -18,6 +18,8 @@ from .._features.maps import (
 )
 from .._features.spectrum import RadialSpectrum
 from .._hyper.scales import Scales, part
+from .._numerics.measures import AbstractMeasure
+from .integrals import Integrals
 from .kernel import AbstractKernel, Rule, is_factor
 
 
@@ -95,6 +97,9 @@ class ActiveDims(AbstractKernel):
             tuple(ActiveDims(factor, self.dims) for factor in term)
             for term in self.kernel.terms()
         )
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return self.kernel.integrals(self._columns(X), over.marginal(self.dims))
 
     def exact_features(self, n_features: int, in_size: int) -> AbstractFeatures | None:
         self._check(in_size)

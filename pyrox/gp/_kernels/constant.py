@@ -7,6 +7,8 @@ from .._features.basis import Draw
 from .._features.maps import AbstractFeatures, FourierFeatures
 from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter
+from .._numerics.measures import AbstractMeasure
+from .integrals import Integrals
 from .kernel import AbstractConstantVariance
 
 
@@ -37,6 +39,11 @@ class Constant(AbstractConstantVariance):
         X1, X2 = as_points(X1), as_points(X2)
         variance = self.variance.astype(common_dtype(X1, X2))
         return jnp.broadcast_to(variance, (X1.shape[0], X2.shape[0]))
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return Integrals(jnp.ones_like(X[:, 0]), jnp.ones((), X.dtype)).scaled(
+            self.variance
+        )
 
     def exact_features(self, n_features: int, in_size: int) -> FourierFeatures:
         return self._still(1, in_size)
@@ -84,6 +91,9 @@ class White(AbstractConstantVariance):
         same = jnp.all(X1[:, None, :] == X2[None, :, :], axis=2)
         dtype = common_dtype(X1, X2)
         return self.variance.astype(dtype) * same.astype(dtype)
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return Integrals(jnp.zeros_like(X[:, 0]), jnp.zeros((), X.dtype))
 
     @property
     def smoothness(self) -> float:

@@ -24,6 +24,8 @@ from .._hyper.checks import as_points, require_numbers
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._hyper.priors import AbstractWithPriors
 from .._hyper.scales import part
+from .._numerics.measures import AbstractMeasure
+from .integrals import Integrals, has_no_integrals, integrals_of_terms
 
 
 class Rule(NamedTuple):
@@ -117,6 +119,11 @@ class AbstractKernel(AbstractWithPriors):
     def lifted(self, in_size: int) -> Lifted | None:
         """Another kernel, whose features make those of this one, if there is one."""
         return None
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        """E[k(X_i, x)] and E[k(x, x')] for x and x' drawn from `over` independently, as
+        if its mass were one. Raises where there is no closed form."""
+        has_no_integrals(self)
 
     def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
         """The part of a Jacobian that no function of this kernel has: P outputs, whose
@@ -240,6 +247,9 @@ class Sum(AbstractKernel):
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return self.left.terms() + self.right.terms()
 
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return self.left.integrals(X, over).plus(self.right.integrals(X, over))
+
     def breach(self, jacobian: Float[Array, "... P D"]) -> Float[Array, "... P D"]:
         return self.left.breach(self.right.breach(jacobian))
 
@@ -282,6 +292,9 @@ class Product(AbstractKernel):
 
     def terms(self) -> tuple[tuple[AbstractKernel, ...], ...]:
         return tuple(a + b for a in self.left.terms() for b in self.right.terms())
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return integrals_of_terms(self.terms(), X, over)
 
 
 class Scale(AbstractKernel):
@@ -345,6 +358,9 @@ class Scale(AbstractKernel):
         if found is None:
             return None
         return dataclasses.replace(found, variance=self.factor * found.variance)
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        return self.kernel.integrals(X, over).scaled(self.factor)
 
     def lifted(self, in_size: int) -> Lifted | None:
         found = self.kernel.lifted(in_size)

@@ -6,12 +6,14 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._features.basis import Draw
 from .._hyper.checks import is_traced
 from .._hyper.parameters import POSITIVE, hyperparameter
 from .._numerics.gamma import fixed_gamma
+from .integrals import matern_mixture
 from .stationary import AbstractRadial
 
 
@@ -76,6 +78,9 @@ class Matern(AbstractRadial):
 
     def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
         return _matern(round(self.nu - 0.5), 2 * self.nu * r2)
+
+    def mixture(self) -> tuple[np.ndarray, np.ndarray]:
+        return matern_mixture(self.nu)
 
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
         normal, rank = draw(self.lengthscale.dtype, in_size, 1)

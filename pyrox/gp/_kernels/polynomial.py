@@ -11,6 +11,8 @@ from jaxtyping import Array, ArrayLike, Float
 from .._features.maps import AbstractFeatures
 from .._hyper.checks import as_count, as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
+from .._numerics.measures import AbstractMeasure
+from .integrals import Integrals
 from .kernel import AbstractKernel
 
 
@@ -47,6 +49,11 @@ class Linear(AbstractKernel):
     def diag(self, X: Float[Array, "N D"]) -> Float[Array, " N"]:
         X = as_points(X)
         return jnp.sum(self._slopes(X.shape[1])(X) ** 2, axis=1)
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        mean = over.mean.astype(X.dtype)
+        both = self(jnp.concatenate([X, mean[None]]), mean[None])[:, 0]
+        return Integrals(both[:-1], both[-1])
 
     def exact_features(self, n_features: int, in_size: int) -> "MonomialFeatures":
         return self._slopes(in_size)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._features.basis import Draw
@@ -16,7 +17,9 @@ from .._hyper.checks import as_points, common_dtype
 from .._hyper.parameters import POSITIVE, hyperparameter, per_input
 from .._numerics.distances import quick_squared_distances, squared_distances
 from .._numerics.gamma import log_gamma_of_normal
+from .._numerics.measures import AbstractMeasure
 from .._numerics.reciprocal import largest, reciprocal
+from .integrals import Integrals, has_no_integrals
 from .kernel import AbstractConstantVariance
 
 
@@ -58,6 +61,24 @@ class AbstractStationary(AbstractConstantVariance):
         scale = reciprocal(per_input(self, "lengthscale", X1.shape[1]), dtype)
         r2 = distances(X1.astype(dtype), X2.astype(dtype), scale)
         return self.variance.astype(dtype) * self.correlation(r2)
+
+    def mixture(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Squares s and weights w with g(r^2) = sum_j w_j exp(-r^2 / (2 s_j)) under an
+        integral over an input, if they are known."""
+        return None
+
+    def integrals(self, X: Float[Array, "N D"], over: AbstractMeasure) -> Integrals:
+        found = self.mixture()
+        if found is None:
+            has_no_integrals(self)
+        scale = reciprocal(per_input(self, "lengthscale", X.shape[1]), X.dtype)
+        squares, weights = (jnp.asarray(each, X.dtype) for each in found)
+
+        def of_one(square):
+            return over.of_squared_exponential(X, scale / jnp.sqrt(square))
+
+        once, twice = jax.lax.map(of_one, squares)
+        return Integrals(weights @ once, weights @ twice).scaled(self.variance)
 
     def sample_frequencies(self, draw: Draw, in_size: int) -> FourierFeatures:
         ells = per_input(self, "lengthscale", in_size)
@@ -133,6 +154,9 @@ class RBF(AbstractRadial):
 
     def correlation(self, r2: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.exp(-r2 / 2)
+
+    def mixture(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones(1), np.ones(1)
 
     def unit_frequencies(self, draw: Draw, in_size: int) -> Float[Array, "m D"]:
         (frequencies,) = draw(self.lengthscale.dtype, in_size)
