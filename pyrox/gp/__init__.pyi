@@ -58,6 +58,13 @@ from ._decisions.acquisition import (
 )
 from ._decisions.acquisition import confidence_bound as confidence_bound
 
+from ._calibration.scores import crps as crps, log_score as log_score
+from ._calibration.scores import energy_score as energy_score
+from ._calibration.scores import variogram_score as variogram_score
+from ._calibration.coverage import pit as pit
+from ._calibration.coverage import interval_coverage as interval_coverage
+from ._calibration.coverage import Intervals as Intervals
+
 from ._inference.factors import gp_factor as gp_factor, gp_sample as gp_sample
 from ._inference.condition import gp_condition as gp_condition
 from ._inference.sparse_factor import svgp_factor as svgp_factor
