@@ -18,6 +18,7 @@ WINGS = (
     "_kernels",
     "_posterior",
     "_paths",
+    "_calibration",
     "_inference",
     "_functionals",
     "_decisions",

@@ -58,10 +58,19 @@ from ._decisions.acquisition import (
 )
 from ._decisions.acquisition import confidence_bound as confidence_bound
 
+from ._calibration.scores import crps as crps, log_score as log_score
+from ._calibration.scores import energy_score as energy_score
+from ._calibration.scores import variogram_score as variogram_score
+from ._calibration.coverage import pit as pit
+from ._calibration.coverage import interval_coverage as interval_coverage
+from ._calibration.coverage import Intervals as Intervals
+
 from ._inference.factors import gp_factor as gp_factor, gp_sample as gp_sample
 from ._inference.condition import gp_condition as gp_condition
 from ._inference.sparse_factor import svgp_factor as svgp_factor
 from ._inference.factors import gp_derivatives as gp_derivatives
+from ._inference.surrogate import surrogate_factor as surrogate_factor
+from ._inference.surrogate import surrogate_sample as surrogate_sample
 from ._hyper.priors import sample_hyperparameters as sample_hyperparameters
 from ._hyper.priors import site_names as site_names, substitute as substitute
 from ._paths.ensemble import paths_over_draws as paths_over_draws
@@ -114,5 +123,12 @@ from ._decisions.optimize_acquisition import BatchOptimum as BatchOptimum
 from ._decisions.entropy import max_value_entropy as max_value_entropy
 from ._decisions.entropy import joint_entropy as joint_entropy
 from ._decisions.knowledge import knowledge_gradient as knowledge_gradient
+from ._decisions.design import (
+    integrated_variance_reduction as integrated_variance_reduction,
+)
+from ._decisions.design import expected_information_gain as expected_information_gain
+from ._decisions.design import nested_information_gain as nested_information_gain
+from ._decisions.disagreement import bald as bald
+from ._decisions.greedy import greedy_batch as greedy_batch
 from ._decisions.thompson import ThompsonSampling as ThompsonSampling
 from ._decisions.thompson_state import ThompsonState as ThompsonState

@@ -156,7 +156,7 @@ def log_predictive_density(
         (2,)
     """
     call = "log_predictive_density"
-    latent = _latent(call, f, X)
+    latent = latent_at(call, f, X)
     law, y = as_likelihood(call, y, latent.like, noise_var, likelihood, n_points)
     return _log_density(latent, law, y)
 
@@ -195,7 +195,7 @@ def predict_observation(
         ((2,), (5, 2))
     """
     call = "predict_observation"
-    latent = _latent(call, f, X)
+    latent = latent_at(call, f, X)
     several = len(latent.like.shape) > 1
     require_one_of(call, noise_var, likelihood, several=several)
     n_points = as_count(f"{call}(n_points=...)", n_points, 2)
@@ -212,7 +212,8 @@ def predict_observation(
     return Observation(mean, var, latent, law)
 
 
-def _latent(call: str, f: Any, X: ArrayLike) -> Marginals | Drawn:
+def latent_at(call: str, f: Any, X: ArrayLike) -> Marginals | Drawn:
+    """f at the rows of `X`."""
     if isinstance(f, PathwiseFunction):
         return Drawn(f(X))
     if isinstance(f, list | tuple) and _are_paths(f):

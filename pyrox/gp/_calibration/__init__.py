@@ -1,0 +1,1 @@
+"""How good forecasts are: proper scores, and whether they are calibrated."""
