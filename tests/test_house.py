@@ -20,6 +20,7 @@ WINGS = (
     "_paths",
     "_inference",
     "_decisions",
+    "_records",
 )
 
 

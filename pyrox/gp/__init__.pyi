@@ -98,3 +98,5 @@ from ._decisions.entropy import joint_entropy as joint_entropy
 from ._decisions.knowledge import knowledge_gradient as knowledge_gradient
 from ._decisions.thompson import ThompsonSampling as ThompsonSampling
 from ._decisions.thompson_state import ThompsonState as ThompsonState
+
+from ._records.files import load as load, save as save
