@@ -22,6 +22,7 @@ WINGS = (
     "_inference",
     "_functionals",
     "_decisions",
+    "_records",
 )
 
 

@@ -132,3 +132,5 @@ from ._decisions.disagreement import bald as bald
 from ._decisions.greedy import greedy_batch as greedy_batch
 from ._decisions.thompson import ThompsonSampling as ThompsonSampling
 from ._decisions.thompson_state import ThompsonState as ThompsonState
+
+from ._records.files import load as load, save as save

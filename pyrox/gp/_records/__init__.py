@@ -1,0 +1,1 @@
+"""What is written of all these: files to keep, tables to read."""
