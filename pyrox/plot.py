@@ -4,6 +4,7 @@ Nothing here opens a window or changes a global setting. The colours are those o
 & Ito, told apart by colour-blind readers and in grey print.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -223,6 +224,97 @@ def certificate(ax: "Axes", found: "Diagnosis", **style: Any) -> "list[Line2D]":
         title=f"distance {found.relative:.2g} of the spread",
     )
     return points + diagonal
+
+
+def calibration(
+    axes: "Sequence[Axes]",
+    pit: Real[ArrayLike, " N"],
+    bins: int | None = None,
+    *,
+    color: str = BLUE,
+    label: str = "forecast",
+) -> None:
+    """Whether a forecast is calibrated: the histogram of the probability integral
+    transform, flat if it is, and the coverage of central intervals at all levels, on
+    the diagonal if it is. The grey bands are where 95% of each lies by chance, if so,
+    for independent values.
+
+    Args:
+        axes: two, `figure.subplots(1, 2)`.
+        pit: what `pyrox.gp.pit` returned, one number for each value that was held out.
+        bins: of the histogram; by default so many that each has twenty values or more,
+            from 5 to 20.
+        color: of bars and line.
+        label: the name of the forecast in the legend.
+
+    Raises:
+        ValueError: numbers that are not from 0 to 1, fewer than two; not two axes.
+
+    Source: Gneiting, Balabdaoui & Raftery 2007; the bands are binomial.
+
+    Example:
+        >>> import numpy as np
+        >>> from matplotlib.figure import Figure
+        >>> from pyrox import plot
+        >>> axes = Figure().subplots(1, 2)
+        >>> plot.calibration(axes, np.random.default_rng(0).uniform(size=200))
+        >>> len(axes[0].containers[0])
+        10
+    """
+    places = _as_pit(pit)
+    if np.size(np.asarray(axes, object)) != 2:
+        raise ValueError(
+            "`plot.calibration(axes, pit)` draws on two axes. Got "
+            f"{np.size(np.asarray(axes, object))}. Pass `figure.subplots(1, 2)`."
+        )
+    n = places.size
+    bins = int(np.clip(n // 20, 5, 20)) if bins is None else bins
+    left, right = axes
+    heights, edges = np.histogram(places, bins, (0, 1))
+    low, high = _by_chance(n, np.array([1 / bins]))
+    left.axhspan(*(bins * low), *(bins * high), color=INK, alpha=0.15, linewidth=0)
+    left.axhline(1, color=INK, linewidth=0.8)
+    bar = {"width": 1 / bins, "align": "edge", "color": color, "alpha": 0.75}
+    left.bar(edges[:-1], heights * bins / n, edgecolor="white", linewidth=0.6, **bar)
+    left.set(
+        xlim=(0, 1),
+        xlabel="probability integral transform",
+        ylabel="density",
+        title=f"PIT of {n} values",
+    )
+    levels = np.linspace(0, 1, 101)
+    covered = np.mean(np.abs(2 * places - 1)[:, None] <= levels, axis=0)
+    low, high = _by_chance(n, levels)
+    band = {"color": INK, "alpha": 0.15, "linewidth": 0, "label": "95% by chance"}
+    right.fill_between(levels, low, high, **band)
+    right.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
+    right.plot(levels, covered, color=color, linewidth=1.6, label=label)
+    right.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="level of the central interval",
+        ylabel="share of values inside",
+        title=f"90% intervals hold {100 * covered[90]:.0f}%",
+    )
+    right.legend(loc="upper left", frameon=False)
+
+
+def _by_chance(n: int, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Between which shares 95% of n draws of probability p lie."""
+    from scipy.stats import binom
+
+    low, high = binom.ppf(0.025, n, p), binom.ppf(0.975, n, p)
+    return low / n, high / n
+
+
+def _as_pit(pit: ArrayLike) -> np.ndarray:
+    places = np.asarray(pit, float)
+    if places.ndim != 1 or places.size < 2 or not ((0 <= places) & (places <= 1)).all():
+        raise ValueError(
+            "`plot.calibration(axes, pit)` must be two numbers or more from 0 to 1, "
+            f"(N,). Got shape {places.shape}. Pass what `pyrox.gp.pit` returns."
+        )
+    return places
 
 
 def _styled(style: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

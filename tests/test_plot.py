@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
+from scipy import stats
 
 from pyrox import plot
 from pyrox.gp import Diagnosis
@@ -98,6 +99,26 @@ def test_a_certificate_compares_standard_deviations(ax):
     assert dots.get_color() == "red" and dots.get_label() == "Sobol, 64 features"
     np.testing.assert_array_equal(diagonal.get_xdata(), [0, 1.2])
     assert ax.get_title() == "distance 0.12 of the spread"
+
+
+def test_calibration_shows_densities_and_coverage():
+    axes = Figure().subplots(1, 2)
+    places = np.repeat([0.05, 0.5, 0.95], [10, 20, 10])
+    plot.calibration(axes, places, bins=10, label="mine")
+    bars: Any = axes[0].containers[0]
+    heights = [bar.get_height() for bar in bars]
+    np.testing.assert_allclose(heights, [2.5, 0, 0, 0, 0, 5, 0, 0, 0, 2.5])
+    line: Any = axes[1].get_lines()[1]
+    covered = np.interp([0.5, 0.89, 0.91], *line.get_data())
+    np.testing.assert_allclose(covered, [0.5, 0.5, 1])
+    assert axes[1].get_legend_handles_labels()[1] == ["95% by chance", "mine"]
+    (band,) = axes[1].collections
+    low, high = (stats.binom.ppf(p, 40, 0.5) / 40 for p in (0.025, 0.975))
+    assert points([0.5, 0.5], [low, high]) <= edges(band)
+    with pytest.raises(ValueError, match="numbers or more from 0 to 1"):
+        plot.calibration(axes, places + 1)
+    with pytest.raises(ValueError, match="draws on two axes. Got 1"):
+        plot.calibration(axes[:1], places)
 
 
 def test_no_global_setting_changes(ax):

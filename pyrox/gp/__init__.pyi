@@ -29,6 +29,7 @@ from ._solvers.convergence import Convergence as Convergence
 from ._posterior.derivatives import Derivatives as Derivatives
 from ._posterior.mean import ConstantMean as ConstantMean
 from ._posterior.exact import GPPrior as GPPrior, ConditionedGP as ConditionedGP
+from ._posterior.leave_one_out import leave_one_out as leave_one_out
 from ._posterior.latent import latent as latent
 from ._posterior.latent import LatentPosterior as LatentPosterior
 from ._posterior.outputs import MultiOutputPrior as MultiOutputPrior

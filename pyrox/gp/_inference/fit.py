@@ -1,9 +1,10 @@
 """Fitting hyperparameters and noise to data, differentiable in the data."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, overload
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray, Real
@@ -15,11 +16,13 @@ from .._numerics.implicit import moving_minimum
 from .._posterior.by_solver import as_solver
 from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
+from .._posterior.missing import how_many
 from .._solvers.solver import AbstractIterativeSolver, AbstractSolver, Cholesky
 from .fit_input import as_problem, as_tolerance
 from .fit_report import Fit, Starts, no_density, warn_if_not_converged
 from .iterative_fit import IterativeFit, fit_by_solves
 from .noise_alone import beside_noise
+from .scored import read_score, total_score
 from .search import (
     Runs,
     Task,
@@ -46,6 +49,7 @@ def fit(
     max_steps: int = 200,
     tolerance: float | None = None,
     progress: bool = True,
+    objective: Callable | None = None,
     solver: Cholesky | None = None,
     n_paths: int = 64,
     n_features: int = 1024,
@@ -87,6 +91,7 @@ def fit(
     max_steps: int = 200,
     tolerance: float | None = None,
     progress: bool = True,
+    objective: Callable | None = None,
     solver: AbstractSolver | None = None,
     n_paths: int = 64,
     n_features: int = 1024,
@@ -123,6 +128,11 @@ def fit(
             space. By default 1e-5 in float64 and 1e-4 in float32; with an iterative
             solver 1e-3.
         progress: whether to show a bar; inside `jit` and `vmap` there is none.
+        objective: a proper score that is minimised in place of the log marginal
+            likelihood, of each value given all the others: `crps`, or `log_score` for
+            the leave-one-out pseudo-likelihood. Any function of a pair (mean, var), X
+            and y to scores (N,), summed over the data. Priors count as ever: their log
+            densities are added to minus the score, so that its units matter.
         solver: `ConjugateGradients()`, say, which needs a key; by default `Cholesky()`.
         n_paths: S, that an iterative solver's gradient is made of.
         n_features: of these paths, even, as in `PathwiseSampler`.
@@ -135,14 +145,16 @@ def fit(
         ValueError: what `GPPrior.condition` raises; names that are not there; a start
             outside the support of its prior; no start that has a density; nothing that
             was observed; an iterative solver without a key, with more starts, with
-            derivatives, or inside `jit`, `vmap` or `grad`.
+            derivatives, with an objective, or inside `jit`, `vmap` or `grad`; an
+            objective that is no such function.
 
     Cost: 1.1 to 1.3 times log p(y | X) and its gradient for each step; by an iterative
         solver the setup of `condition`, a few products of S + 1 columns and one
         gradient of such a product, and memory of N times `n_features` numbers.
 
-    Source: Rasmussen & Williams 2006, section 5.4.1; for iterative solvers Lin et al.
-        2024 (arXiv 2405.18457).
+    Source: Rasmussen & Williams 2006, section 5.4.1, and 5.4.2 for the
+        pseudo-likelihood; by scores Gneiting & Raftery 2007, section 9; for iterative
+        solvers Lin et al. 2024 (arXiv 2405.18457).
 
     Example:
         >>> import jax.numpy as jnp
@@ -163,6 +175,8 @@ def fit(
     data = y, noise_var, derivatives
     problem = as_problem(prior, *data, fixed, noise_prior, observed)
     solver = as_solver("fit", solver, problem.y, problem.derivatives)
+    if objective is not None:
+        problem = _scored(problem, objective, solver)
     if isinstance(solver, AbstractIterativeSolver):
         ends, sizes = (n_starts, max_steps, tolerance), (n_paths, n_features)
         return fit_by_solves(problem, solver, key, *ends, *sizes, progress)
@@ -178,6 +192,17 @@ def fit(
         found = _result(task, runs, differentiable=False)
     warn_if_not_converged(found, task.most_steps)
     return found
+
+
+def _scored(problem: Problem, objective: Callable, solver: AbstractSolver) -> Problem:
+    if isinstance(solver, AbstractIterativeSolver):
+        raise ValueError(
+            f"`fit(objective=..., solver={type(solver).__name__}(...))`: leave-one-out "
+            "predictions need a Cholesky factor. Got an iterative solver. Leave one of "
+            "them out."
+        )
+    score = read_score(objective, problem.prior.X, problem.y)
+    return eqx.tree_at(lambda p: p.score, problem, score, is_leaf=lambda x: x is None)
 
 
 class _Best(NamedTuple):
@@ -229,6 +254,7 @@ def _result(task: Task, runs: Runs, *, differentiable: bool) -> Fit:
     return Fit(
         posterior=posterior,
         log_density=likelihood + best.log_prior,
+        score=_score(problem, best),
         log_marginal_likelihood=likelihood,
         noise_log_density=alone,
         only_noise=only_noise,
@@ -239,6 +265,16 @@ def _result(task: Task, runs: Runs, *, differentiable: bool) -> Fit:
         starts=starts,
         fixed=problem.fixed,
     )
+
+
+@jit
+def _score(problem: Problem, best: _Best) -> Array | None:
+    """The mean score that was minimised, if there is one."""
+    if problem.score is None:
+        return None
+    data = problem.y, best.noise_var, problem.derivatives
+    total = total_score(problem.score, best.prior, data, problem.observed)
+    return total / how_many(problem.observed, problem.y)
 
 
 def _as_task(

@@ -19,7 +19,8 @@ class Starts(eqx.Module):
     """A row for each start of a fit, in their order.
 
     Attributes:
-        log_density: the log joint density that it reached, `-inf` where it had none. In
+        log_density: the log joint density that it reached, with an objective minus
+            the summed score in place of the likelihood, `-inf` where it had none. In
             a program the default has a second row, `-inf` where it was not needed.
         n_steps: the steps it took.
         converged: whether its gradient is within the tolerance.
@@ -46,7 +47,8 @@ class Fit(eqx.Module):
     Attributes:
         posterior: `prior.condition(y, noise_var)` of what was found.
         log_density: the maximised log joint density: the log marginal likelihood plus
-            the log densities of the priors.
+            the log densities of the priors. With an objective it is that of what was
+            found, not maximised.
         log_marginal_likelihood: its first part.
         noise_log_density: the same of the data as noise alone, about the same mean and
             of the best variance that the given noise allows.
@@ -62,6 +64,7 @@ class Fit(eqx.Module):
         tolerance: what it was held against.
         starts: all starts.
         fixed: the names of what was not trained.
+        score: the mean leave-one-out score that an `objective` was lowered to, or None.
     """
 
     posterior: ConditionedGP
@@ -75,6 +78,7 @@ class Fit(eqx.Module):
     tolerance: Float[Array, "..."]
     starts: Starts
     fixed: tuple[str, ...] = eqx.field(static=True)
+    score: Float[Array, "..."] | None = None
 
     @property
     def prior(self) -> GPPrior:
@@ -111,8 +115,15 @@ def _headline(found: Fit) -> list[str]:
         f"{sign} {float(found.tolerance):.0e} a datum",
         f"log density {float(found.log_density):.6g}, of which log marginal likelihood "
         f"{float(found.log_marginal_likelihood):.6g}, of {_data(found)}",
+        *_scores(found),
         *_verdict(found),
     ]
+
+
+def _scores(found: Fit) -> list[str]:
+    if found.score is None:
+        return []
+    return [f"leave-one-out score {float(found.score):.6g} a datum, minimised"]
 
 
 def _data(found: Fit) -> str:

@@ -12,10 +12,12 @@ from numpyro.distributions import Distribution, biject_to, constraints
 
 from .._hyper.parameters import constraint_of, hyperparameter_fields, modules, site
 from .._hyper.priors import sample_hyperparameters
+from .._numerics.closure import Closure
 from .._posterior.derivatives import Derivatives
 from .._posterior.exact import GPPrior
 from .._posterior.mean import own_arrays
 from .._posterior.missing import how_many
+from .scored import total_score
 
 NOISE, MEAN = "noise_var", "mean_fn"
 Tree = TypeVar("Tree")
@@ -23,7 +25,8 @@ Prior = TypeVar("Prior")
 
 
 class Problem(eqx.Module):
-    """A log joint density to be maximised.
+    """A log joint density to be maximised; with a `score` of leave-one-out predictions
+    minus that stands in the place of the likelihood.
 
     `priors` are the distributions that were set, by the names of their sites; `fixed`
     are the names of what stays.
@@ -36,6 +39,7 @@ class Problem(eqx.Module):
     priors: dict[str, Distribution]
     fixed: tuple[str, ...] = eqx.field(static=True)
     observed: Bool[Array, " N"] | None = None
+    score: Closure | None = None
 
     @property
     def n_data(self) -> int | Float[Array, ""]:
@@ -114,7 +118,10 @@ def objective(problem: Problem, vector: Float[Array, " P"]) -> Float[Array, ""]:
     """What is minimised: the negative log joint density, a datum."""
     prior, noise_var = from_vector(problem, vector)
     data = problem.y, noise_var, problem.derivatives
-    likelihood = prior.log_marginal_likelihood(*data, observed=problem.observed)
+    if problem.score is not None:
+        likelihood = -total_score(problem.score, prior, data, problem.observed)
+    else:
+        likelihood = prior.log_marginal_likelihood(*data, observed=problem.observed)
     return -(likelihood + log_prior(problem, prior, noise_var)) / problem.n_data
 
 

@@ -69,11 +69,20 @@ class Conditional(eqx.Module):
 
         return covariance
 
-    def leave_one_out_log_density(self) -> Float[Array, " U"]:
+    def leave_one_out(self) -> tuple[Float[Array, " U"], Float[Array, " U"]]:
+        """By how much each observation differs from what the others say of it, and the
+        variance of that, noise included."""
+        precision = self._precision()
+        # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
+        return self.weights / precision, 1 / precision
+
+    def _precision(self) -> Float[Array, " U"]:
         identity = jnp.eye(self.weights.shape[0], dtype=self.weights.dtype)
         left, right = self.inverse.halves(identity)
-        precision = jnp.sum(left * right, axis=0)
-        # With weights a = K^-1 (y - mean): y_i - mu_-i = a_i / precision_i.
+        return jnp.sum(left * right, axis=0)
+
+    def leave_one_out_log_density(self) -> Float[Array, " U"]:
+        precision = self._precision()
         misfit = self.weights**2 / precision
         densities = -0.5 * (misfit - jnp.log(precision) + jnp.log(2 * jnp.pi))
         return only(with_sites(self.observed, self.sites), densities)

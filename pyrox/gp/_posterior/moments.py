@@ -51,5 +51,10 @@ def value_and_gradient(given: Conditional, X: Array, block_size: int) -> Array:
 
 
 @jit
+def leave_one_out(given: Conditional) -> tuple[Array, Array]:
+    return given.leave_one_out()
+
+
+@jit
 def leave_one_out_log_density(given: Conditional) -> Array:
     return given.leave_one_out_log_density()
