@@ -486,7 +486,7 @@ NOT_KEPT = {
     *("Observation", "RadialSpectrum", "Formula", "Conditional", "Collapsed"),
     *("Inducing", "Projection", "Problem", "SparseProblem", "Marginals", "Drawn"),
     *("Sensitivity", "ThompsonSampling", "Box", "Chebyshev", "Data", "Scales"),
-    *("Target", "Units", "Values"),
+    *("Target", "Units", "Values", "Normal", "_Transition"),
 }
 
 
