@@ -189,11 +189,13 @@ def _program(data: Sequence[Any], likelihood: Callable, n_steps: int) -> Callabl
     read theirs, too."""
     from pyrox.gp._inference import sparse_fit
 
-    problem = sparse_fit.as_sparse_problem(*data, None, likelihood, 20, (), None)
+    prior, X, y = data
+    args = prior, X, y, None, likelihood, 20, (), None
+    problem = sparse_fit.as_sparse_problem(*args)
     tolerance = sparse_fit.as_tolerance(None, 1e-5, problem.X.dtype)
     sites = sparse_fit.no_sites(problem.X[:, 0])
-    args = problem, sites, tolerance, n_steps, False
-    return lambda: jax.block_until_ready(sparse_fit._search(*args))
+    given = problem, sites, tolerance, n_steps, False
+    return lambda: jax.block_until_ready(sparse_fit._search(*given))
 
 
 def _in_turns(runs: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:

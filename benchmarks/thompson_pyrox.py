@@ -43,7 +43,7 @@ class Thompson:
     """`ThompsonSampling` as a strategy of `thompson_regret`: what it has not been told
     it is told before it is asked."""
 
-    trust_region = False
+    trust_region, n_averaged = False, 1
 
     def __init__(self, bounds: np.ndarray, q: int, seed: int):
         from pyrox.gp import ThompsonSampling
@@ -55,6 +55,7 @@ class Thompson:
             noise_prior=noise_prior,
             batch_size=q,
             trust_region=self.trust_region,
+            n_averaged=self.n_averaged,
         )
         self.key = jax.random.key(seed)
         self.state = self.study.init()
@@ -73,6 +74,12 @@ class NearBest(Thompson):
     """The same in a trust region."""
 
     trust_region = True
+
+
+class OfFour(Thompson):
+    """Each point the optimum of the mean of four functions."""
+
+    n_averaged = 4
 
 
 class LogEI:

@@ -22,6 +22,7 @@ Strategy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STRATEGIES = {
     "pyrox": ("thompson_pyrox", "Thompson"),
     "pyrox trust region": ("thompson_pyrox", "NearBest"),
+    "pyrox mean of four": ("thompson_pyrox", "OfFour"),
     "pyrox logEI": ("thompson_pyrox", "LogEI"),
     "botorch thompson": ("thompson_botorch", "Thompson"),
     "botorch qLogEI": ("thompson_botorch", "LogEI"),

@@ -1,6 +1,7 @@
 """Functions that data allow, with hyperparameters found, drawn or given: one step of a
 loop as one program."""
 
+import dataclasses
 import functools
 from typing import NamedTuple, cast
 
@@ -62,12 +63,18 @@ class Drawn(NamedTuple):
     noise_var: Float[Array, ""]
 
 
-@functools.partial(jit, static_argnames=("how", "n_paths", "n_features"))
+@functools.partial(jit, static_argnames=("how", "n_paths", "n_averaged", "n_features"))
 def draw(
-    key: PRNGKeyArray, model: Model, data: Data, how: str, n_paths: int, n_features: int
+    key: PRNGKeyArray,
+    model: Model,
+    data: Data,
+    how: str,
+    n_paths: int,
+    n_averaged: int,
+    n_features: int,
 ) -> Drawn:
-    """`n_paths` functions; of hyperparameters that are a `"fit"`, or `"fixed"`, or one
-    function for each of their draws by `"nuts"`."""
+    """`n_paths` functions, each the mean of so many; of hyperparameters that are a
+    `"fit"`, or `"fixed"`, or one function for each of their draws by `"nuts"`."""
     if how == "nuts":
         return _sampled(key, model, data, n_paths, n_features)
     prior, noise_var = _prior(model, data), model.noise_var
@@ -85,8 +92,21 @@ def draw(
         known, _ = without_priors(prior)
         posterior = known.condition(data.y, noise_var, observed=data.observed)
     sampler = PathwiseSampler(posterior, n_features, data.basis)
-    paths = sampler.sample_paths(key, n_paths)
+    paths = _averaged(sampler.sample_paths(key, n_paths * n_averaged), n_averaged)
     return Drawn(paths, *_found(model, posterior.prior, noise_var))
+
+
+def _averaged(paths: PathwiseFunction, n: int) -> PathwiseFunction:
+    """The mean of each `n` paths, as a path: a path is linear in its weights."""
+    if n == 1:
+        return paths
+    own = paths.feature_weights, paths.update_weights
+    of_features, of_update = (
+        jnp.mean(weights.reshape(-1, n, weights.shape[1]), axis=1) for weights in own
+    )
+    return dataclasses.replace(
+        paths, feature_weights=of_features, update_weights=of_update, given=None
+    )
 
 
 def _prior(model: Model, data: Data) -> GPPrior:

@@ -11,11 +11,34 @@ from .box import Box, as_box
 from .thompson_state import ThompsonState
 
 CALL = "ThompsonSampling"
+_WAYS = "fit", "nuts", "fixed"
 
 
 def as_own_box(bounds: ArrayLike, integers: tuple[int, ...]) -> Box:
     given = as_points(bounds, f"{CALL}(bounds=...)")
     return as_box(CALL, given, given.shape[-1] if given.ndim == 2 else 1, integers)
+
+
+def require_ways(
+    maximize: bool, trust_region: bool, hyperparameters: str, n_averaged: int
+) -> None:
+    for name, value in (("maximize", maximize), ("trust_region", trust_region)):
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"`{CALL}({name}=...)` must be True or False. Got {value!r}."
+            )
+    if hyperparameters not in _WAYS:
+        raise ValueError(
+            f"`{CALL}(hyperparameters=...)` must be one of "
+            f"{', '.join(map(repr, _WAYS))}. Got {hyperparameters!r}."
+        )
+    n = as_count(f"{CALL}(n_averaged=...)", n_averaged)
+    if n > 1 and hyperparameters == "nuts":
+        raise ValueError(
+            f"`{CALL}(n_averaged={n})` takes the mean of functions of the same "
+            "hyperparameters, and 'nuts' draws others for each. Pass "
+            "hyperparameters='fit', or leave n_averaged out."
+        )
 
 
 def as_prior_of_noise(prior: Distribution | None, how: str) -> Distribution | None:
