@@ -8,7 +8,7 @@ which are independent under the measure, has the products of theirs.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -33,6 +33,7 @@ class Integrals(NamedTuple):
         return Integrals(factor * self.once, factor * self.twice)
 
 
+@runtime_checkable
 class Integrable(Protocol):
     """What is asked of a factor."""
 
