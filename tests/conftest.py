@@ -23,13 +23,17 @@ _FIRST = (
 )
 
 
-# Examples that compile a whole loop or search, ten seconds and more.
+# Examples that compile a whole loop or search, seconds and more.
 _LONG_EXAMPLES = (
     "fit.fit",
     "thompson.ThompsonSampling",
     "trade_offs.optimize_trade_offs",
     "entropy.joint_entropy",
     "optimize_acquisition.optimize_acquisition",
+    "crossings.crossings",
+    "dynamics.policy_value",
+    "excursion.excursion_volume",
+    "laplacian.laplacian",
 )
 
 

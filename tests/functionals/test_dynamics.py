@@ -68,6 +68,12 @@ def test_each_path_is_followed_through_itself(x64):
     found = roll_out(paths, x0, T)
     assert found.controls is None
     np.testing.assert_allclose(found.states, by_loop(paths, x0, T), atol=1e-10)
+
+
+@pytest.mark.exhaustive
+def test_steps_of_a_velocity_and_starts_of_each_path(x64):
+    paths = worlds()
+    x0 = np.array([0.5, -0.3])
     euler = roll_out(paths, x0, T, dt=0.1).states
     np.testing.assert_allclose(euler, by_loop(paths, x0, T, dt=0.1), atol=1e-10)
     own = np.linspace(-1, 1, 10).reshape(5, 2)
@@ -89,6 +95,7 @@ def test_a_policy_gives_the_other_inputs(x64):
     np.testing.assert_allclose(np.asarray(found.controls), -0.5 * wanted, atol=1e-10)
 
 
+@pytest.mark.exhaustive
 def test_several_outputs_are_the_state(x64):
     kernel = ActiveDims(RBF(), (0, 1)) * ActiveDims(Coregionalization(1, 2), (2,))
     Y = np.stack([0.7 * X2[:, 0], 0.5 * X2[:, 1]], axis=1)
@@ -155,6 +162,7 @@ def test_noise_of_a_known_linear_system_has_its_closed_covariance(x64):
     assert not agrees(final, 1.5 * 0.8**6, var - 0.04 * 0.8**2, 3.0)
 
 
+@pytest.mark.exhaustive
 def test_the_value_of_a_policy_and_its_derivative(x64):
     path = worlds(n=8)[1]
 
@@ -179,6 +187,7 @@ def test_the_value_of_a_policy_and_its_derivative(x64):
     np.testing.assert_allclose(slope, numeric, rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_float32_vmap_and_one_program():
     X = np.linspace(-2, 2, 9, dtype=np.float32)[:, None]
     posterior = GPPrior(RBF(1.0, 1.0), X).condition(0.8 * X[:, 0], 0.05)
@@ -194,6 +203,7 @@ def test_float32_vmap_and_one_program():
         jax.jit(lambda x: roll_out(paths, x, 3, dt=50.0).states)(3 * starts[1])
 
 
+@pytest.mark.exhaustive
 def test_wrong_arguments_get_a_sentence_of_dynamics():
     two, (one, posterior) = worlds(), scalar()
     with pytest.raises(ValueError, match="must have 1 inputs"):

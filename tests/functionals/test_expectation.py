@@ -47,7 +47,11 @@ def test_a_functional_of_values_and_of_a_path_is_the_mean_over_paths(x64):
         np.testing.assert_allclose(found.value, highest.mean(), atol=1e-12)
         error = highest.std(ddof=1) / np.sqrt(200)
         np.testing.assert_allclose(found.standard_error, error, rtol=1e-12)
-    # Arrays, slopes, and what is closed over.
+
+
+@pytest.mark.exhaustive
+def test_a_functional_may_be_an_array_of_slopes(x64):
+    paths = drawn()
     slopes = expectation(paths, lambda path: path.gradient(X)[0, :, 0])
     np.testing.assert_allclose(slopes.samples, paths.gradient(X)[..., 0], atol=1e-10)
 
@@ -63,11 +67,13 @@ def covers(n, seed, factor=1.0):
     return gap < 4 * float(found.standard_error)
 
 
+@pytest.mark.exhaustive
 def test_the_standard_error_is_that_of_the_mean(x64):
     assert covers(4000, 0)
     assert not covers(4000, 0, factor=1.05)  # the twin that must fail
 
 
+@pytest.mark.exhaustive
 def test_of_an_ensemble_the_means_of_each_draw_are_averaged(x64):
     draws = {"RBF.lengthscale": jnp.array([0.2, 0.3, 0.5])}
     prior = GPPrior(RBF(1.0, 0.3), X)
@@ -83,6 +89,7 @@ def test_of_an_ensemble_the_means_of_each_draw_are_averaged(x64):
     np.testing.assert_allclose(by_path.samples, found.samples, atol=1e-10)
 
 
+@pytest.mark.exhaustive
 def test_several_outputs():
     kernel = ActiveDims(RBF(), (0,)) * ActiveDims(Coregionalization(1, 2), (1,))
     prior = MultiOutputPrior(kernel, X, 2).condition(np.stack([Y, -Y], 1), 0.05)
@@ -96,6 +103,7 @@ def test_several_outputs():
     np.testing.assert_allclose(by_path.samples, found.samples, rtol=2e-3)
 
 
+@pytest.mark.exhaustive
 def test_derivatives_jit_and_dtype():
     paths = drawn(20)
 
@@ -111,6 +119,7 @@ def test_derivatives_jit_and_dtype():
     )
 
 
+@pytest.mark.exhaustive
 def test_wrong_arguments_get_a_sentence():
     with pytest.raises(ValueError, match="at least two draws"):
         expectation(drawn(1), lambda f: f.max(), GRID)

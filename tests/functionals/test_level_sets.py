@@ -39,14 +39,19 @@ def drawn(n=6, y=Y):
     return PathwiseSampler(posterior(y), 128).sample_paths(jax.random.key(0), n)
 
 
-def brute(path, level, n=20_001):
-    """Roots by SciPy between neighbours of a fine grid."""
+def brute(paths, level, n=20_001):
+    """Roots of each path by SciPy between neighbours of a fine grid."""
     x = np.linspace(0, 3, n)
-    f = np.asarray(path(x[:, None]))[0] - level
-    one = jax.jit(lambda t: path(t[None, None])[0, 0])
+    values = np.asarray(paths(x[:, None])) - level
+    at = jax.jit(lambda t: paths(t[None, None])[:, 0])
     return [
-        optimize.brentq(lambda t: float(one(t)) - level, x[i], x[i + 1], xtol=1e-15)
-        for i in np.flatnonzero((f[1:] >= 0) != (f[:-1] >= 0))
+        [
+            optimize.brentq(
+                lambda t, s=s: float(at(t)[s]) - level, x[i], x[i + 1], xtol=1e-15
+            )
+            for i in np.flatnonzero((f[1:] >= 0) != (f[:-1] >= 0))
+        ]
+        for s, f in enumerate(values)
     ]
 
 
@@ -54,8 +59,7 @@ def test_crossings_are_those_of_brentq(x64):
     paths = drawn()
     found = crossings(paths, 0.2, BOUNDS)
     assert not np.asarray(found.more).any()
-    for i in range(len(paths)):
-        wanted = brute(paths[i], 0.2)
+    for i, wanted in enumerate(brute(paths, 0.2)):
         assert int(found.count[i]) == len(wanted) > 0
         own = np.asarray(found.X[i])
         first = own[: len(wanted)]
@@ -63,6 +67,7 @@ def test_crossings_are_those_of_brentq(x64):
         assert np.isnan(own[len(wanted) :]).all()
 
 
+@pytest.mark.exhaustive
 def test_crossings_of_float32_are_within_its_rounding():
     paths = PathwiseSampler(posterior(dtype=np.float32), 128).sample_paths(
         jax.random.key(0), 6
@@ -74,6 +79,7 @@ def test_crossings_of_float32_are_within_its_rounding():
     assert np.abs(heights[~np.isnan(kept)]).max() < 2e-5
 
 
+@pytest.mark.exhaustive
 def test_crossings_say_where_there_may_be_more(x64):
     paths = drawn()
     all_of_them = crossings(paths, 0.2, BOUNDS)
@@ -89,6 +95,7 @@ def test_crossings_say_where_there_may_be_more(x64):
     assert int(none.count.sum()) == 0 and np.isnan(none.X).all()
 
 
+@pytest.mark.exhaustive
 def test_crossings_have_the_derivatives_of_the_implicit_function_theorem(x64):
     def first(level):
         return crossings(drawn(), level, BOUNDS).X[:, 0]
@@ -161,6 +168,7 @@ def test_the_set_of_vorobev_is_the_best_of_its_volume(x64):
     np.testing.assert_allclose(found.volume, inside.mean(), atol=1e-14)
 
 
+@pytest.mark.exhaustive
 def test_weights_are_volumes(x64):
     weights = np.linspace(0.5, 1.5, 31)
     f = posterior()
@@ -186,6 +194,7 @@ def test_a_certain_function_is_above_or_not():
     assert far.dtype == jnp.float32 and float(far[0]) == 1
 
 
+@pytest.mark.exhaustive
 def test_wrong_arguments_get_a_sentence_of_level_sets():
     flat = GPPrior(RBF(), np.zeros((1, 2)))
     two = PathwiseSampler(flat, 64).sample_paths(jax.random.key(0), 2)

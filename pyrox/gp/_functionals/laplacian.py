@@ -64,7 +64,7 @@ def _laplacian(path: Formula, X: Array, block_size: int) -> Array:
             along = jnp.broadcast_to(direction, rows.shape)
 
             def slope(points):
-                return jax.jvp(path, (points,), (along,))[1]
+                return jax.jvp(lambda x: path(x), (points,), (along,))[1]
 
             return jax.jvp(slope, (rows,), (along,))[1]
 
