@@ -36,9 +36,9 @@ _ROWS = 1024  # of a block
 class RollOut(eqx.Module):
     """States along paths; what `roll_out` returns."""
 
-    states: Float[Array, "S T+1 D"]
+    states: Float[Array, "S times D"]
     """The states of each path, from the first on."""
-    controls: Float[Array, "S T+1 U"] | None
+    controls: Float[Array, "S times U"] | None
     """What the policy says at each of them, None without one."""
 
 

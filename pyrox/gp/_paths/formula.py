@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -72,5 +73,5 @@ def hessian(path: Formula, X: Array, block_size: int) -> Array:
     return map_rows(by_each_input(slopes), X, block_size, axis=-3)
 
 
-def _weights(path: Formula) -> list[Array]:
+def _weights(path: Formula) -> list[Any]:  # not arrays while `tree_at` looks
     return [path.feature_weights, path.update_weights]
