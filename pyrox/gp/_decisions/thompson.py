@@ -71,7 +71,7 @@ class ThompsonSampling(eqx.Module):
         n_averaged: each point is the optimum of the mean of so many functions, whose
             variance is so many times smaller: one is Thompson's rule, more stay nearer
             to what is known. On Levy's function of eight inputs, after 60 values, the
-            regret of one was 4.4 and of four .6.
+            median regret of one was 4.4 and 4.9, of four .6 and 1.7 (ten seeds each).
         n_features: F, as in `PathwiseSampler`.
         n_candidates, n_starts: as in `optimize_paths`.
 

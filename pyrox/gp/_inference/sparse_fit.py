@@ -197,6 +197,8 @@ def _search(
     progress: bool,
 ) -> tuple[Search, _Found]:
     search, limit, n = _begin(problem), 0, problem.n_data
+    # Each evaluation seeks q(u) from here: a fifth of the time less than from nothing.
+    sites = _at(problem, search.point, sites).ascent.sites
     with tqdm(total=most_steps, desc="fit_sparse", disable=not progress) as bar:
         while True:
             before, limit = limit, min(limit + _STEPS_A_CALL, most_steps)
