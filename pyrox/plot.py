@@ -272,8 +272,10 @@ def calibration(
     left, right = axes
     heights, edges = np.histogram(places, bins, (0, 1))
     low, high = _by_chance(n, np.array([1 / bins]))
-    left.axhspan(*(bins * low), *(bins * high), color=INK, alpha=0.15, linewidth=0)
-    left.axhline(1, color=INK, linewidth=0.8)
+    # Over the bars, which would hide it.
+    chance = {"color": INK, "alpha": 0.15, "linewidth": 0, "zorder": 2}
+    left.axhspan(*(bins * low), *(bins * high), **chance)
+    left.axhline(1, color=INK, linewidth=0.8, zorder=3)
     bar = {"width": 1 / bins, "align": "edge", "color": color, "alpha": 0.75}
     left.bar(edges[:-1], heights * bins / n, edgecolor="white", linewidth=0.6, **bar)
     left.set(
