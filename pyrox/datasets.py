@@ -1,6 +1,5 @@
 """Small real data, and the door for the user's own."""
 
-import csv
 import importlib.resources
 import math
 from collections.abc import Sequence
@@ -8,6 +7,16 @@ from os import PathLike
 
 import numpy as np
 from jaxtyping import Float
+
+from ._text_table import (
+    Line,
+    Path,
+    lines_of,
+    place,
+    read_text,
+    require_distinct,
+    require_full,
+)
 
 
 def motorcycle() -> tuple[Float[np.ndarray, "133 1"], Float[np.ndarray, " 133"]]:
@@ -68,7 +77,8 @@ def read_csv(
     Other columns are ignored and may hold anything. Blank lines are skipped.
 
     Args:
-        path: a UTF-8 text file; its first line names the columns.
+        path: a UTF-8 text file, packed by gzip or not; its first line names the
+            columns.
         x_columns: the names of the input columns, in the order wanted, or one name.
         y_column: the name of the column of values.
 
@@ -93,87 +103,15 @@ def read_csv(
     """
     x_columns = [x_columns] if isinstance(x_columns, str) else x_columns
     names = [name.strip() for name in (*x_columns, y_column)]
-    _require_distinct(path, names)
-    header, *rows = _read_lines(path)
-    places = {name: _place(path, header[1], name) for name in names}
-    _require_full(path, header, rows)
+    require_distinct(path, names)
+    header, *rows = lines_of(path, read_text(path))
+    places = {name: place(path, header[1], name) for name in names}
+    require_full(path, header, rows)
     table = np.array([_numbers(path, i, row, places) for i, row in enumerate(rows, 1)])
     return table[:, :-1], table[:, -1]
 
 
-_Path = str | PathLike[str]
-# A line of the file: its number, counted from 1, and its cells.
-_Line = tuple[int, list[str]]
-
-
-def _require_distinct(path: _Path, names: list[str]) -> None:
-    if len(names) == 1:
-        raise ValueError(f"{path}: no x column is named. Name at least one.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"{path}: the column {twice[0]!r} is named twice among the x columns and "
-            "the y column. Name each column once."
-        )
-
-
-def _read_lines(path: _Path) -> list[_Line]:
-    """The lines that are not blank, the header first."""
-    try:
-        # A byte-order mark, which spreadsheets write, is not part of the first name.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"{path}: the file cannot be read: {reason}.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: the file is not UTF-8 text. Save it as CSV in UTF-8."
-        ) from error
-    except csv.Error as error:
-        raise ValueError(f"{path}: the file is not CSV: {error}.") from error
-    if not lines:
-        raise ValueError(
-            f"{path}: the file is empty. Name the columns in its first line."
-        )
-    return lines
-
-
-def _place(path: _Path, header: list[str], name: str) -> int:
-    """The index of the column `name`."""
-    columns = [cell.strip() for cell in header]
-    if columns.count(name) > 1:
-        raise ValueError(
-            f"{path}: {columns.count(name)} columns are named {name!r}. Rename them."
-        )
-    if name not in columns:
-        raise ValueError(
-            f"{path}: there is no column {name!r}. The columns are "
-            f"{', '.join(map(repr, columns))}.{_separator_hint(columns)}"
-        )
-    return columns.index(name)
-
-
-def _separator_hint(columns: list[str]) -> str:
-    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
-        return " Cells must be separated by commas, not by semicolons or tabs."
-    return ""
-
-
-def _require_full(path: _Path, header: _Line, rows: list[_Line]) -> None:
-    width = len(header[1])
-    for row, (line, cells) in enumerate(rows, start=1):
-        if len(cells) != width:
-            raise ValueError(
-                f"{path}: row {row} (line {line}) has {len(cells)} cells and the "
-                f"header has {width}. Give every row one cell for each column."
-            )
-    if len(rows) < 2:
-        raise ValueError(f"{path}: {len(rows)} row(s) of data. Give at least two.")
-
-
-def _numbers(path: _Path, row: int, line: _Line, places: dict[str, int]) -> list[float]:
+def _numbers(path: Path, row: int, line: Line, places: dict[str, int]) -> list[float]:
     where, cells = f"{path}: row {row} (line {line[0]}), column", line[1]
     return [_number(f"{where} {name!r}", cells[i]) for name, i in places.items()]
 

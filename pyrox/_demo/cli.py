@@ -11,10 +11,12 @@ from pathlib import Path
 
 import jax
 import jax.random as jr
+from jaxtyping import Array
 
 from .. import __version__, datasets
 from .demo import (
     N_CHAINS,
+    Functions,
     Problem,
     draw_functions,
     run_nuts,
@@ -22,10 +24,19 @@ from .demo import (
     slice_along,
     thompson,
 )
+from .door import read_table
 from .figure import SUFFIXES, draw_figure
-from .report import hyperparameter_table, mixing_warning, query_text, time_table
+from .many import N_INDUCING, draw_of_fit, fit_many
+from .report import (
+    fit_table,
+    hyperparameter_table,
+    mixing_warning,
+    query_text,
+    time_table,
+)
 
 MAX_ROWS = 1000  # these take NUTS about half an hour on two cores
+MOST_ROWS = 50_000  # and of more than that a sparse process
 MANY_ROWS = 300  # and these a minute: with more the user is told first
 MAX_COLUMNS = 24
 GRID = 300
@@ -34,12 +45,14 @@ ABOUT = """\
 Fits a Gaussian process and shows its posterior as functions: NUTS over lengthscales,
 variance and noise, then functions drawn over all draws of these. Prints the
 hyperparameters, a query by Thompson sampling and the time of each stage, and writes a
-figure. Without --csv the data are the motorcycle accident of Silverman (1985).
+figure. More than 1000 rows get a sparse process, with fitted hyperparameters in place
+of NUTS. Without --csv the data are the motorcycle accident of Silverman (1985).
 """
 EXAMPLES = """\
 examples:
   python -m pyrox
   python -m pyrox --csv tides.csv --x hour --y depth --out tides.pdf
+  python -m pyrox --csv river.csv.gz --x date --y level
   python -m pyrox --csv plant.csv --x temperature pressure --y yield
 """
 
@@ -74,18 +87,13 @@ def _run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _refuse(str(error), 2)
     _introduce(problem, args)
-    key_nuts, key_paths, key_query = jr.split(jr.key(args.seed), 3)
-    with clock("NUTS"):
-        chains = run_nuts(key_nuts, problem, args.warmup, args.samples)
-    _say(hyperparameter_table(problem, chains))
-    _note(mixing_warning(chains))
-    with clock("draw"):
-        functions = draw_functions(key_paths, problem, chains, args.paths)
+    *keys, key_query = jr.split(jr.key(args.seed), 3)
+    draw = _draw_sparse if len(problem.y) > MAX_ROWS else _draw_exact
+    functions = draw(keys, problem, args, clock)
     with clock("evaluate"):
         grids = [slice_along(problem, d, GRID) for d in range(len(problem.x_names))]
         slices = [(grid, functions(grid)) for grid in grids]
         query = thompson(key_query, functions)
-    _say(f"{functions.n_paths} paths, drawn over {functions.n_draws} draws of these.")
     _say(query_text(problem, query))
     try:
         with clock("figure"):
@@ -95,6 +103,34 @@ def _run(args: argparse.Namespace) -> int:
     _say(time_table(clock.seconds))
     print(f"Figure: {args.out}", flush=True)
     return 0
+
+
+def _draw_exact(
+    keys: list[Array], problem: Problem, args: argparse.Namespace, clock: "Clock"
+) -> Functions:
+    """Functions over draws of the hyperparameters, which are printed."""
+    with clock("NUTS"):
+        chains = run_nuts(keys[0], problem, args.warmup, args.samples)
+    _say(hyperparameter_table(problem, chains))
+    _note(mixing_warning(chains))
+    with clock("draw"):
+        functions = draw_functions(keys[1], problem, chains, args.paths)
+    _say(f"{functions.n_paths} paths, drawn over {functions.n_draws} draws of these.")
+    return functions
+
+
+def _draw_sparse(
+    keys: list[Array], problem: Problem, args: argparse.Namespace, clock: "Clock"
+) -> Functions:
+    """Functions at the best hyperparameters of a sparse process, which are printed."""
+    with clock("fit"):
+        found, warning = fit_many(keys[0], problem)
+    _say(fit_table(problem, found))
+    _note(warning)
+    with clock("draw"):
+        functions = draw_of_fit(keys[1], problem, found, args.paths)
+    _say(f"{functions.n_paths} paths of a sparse process, at these values.")
+    return functions
 
 
 class Clock:
@@ -127,9 +163,13 @@ def _load(args: argparse.Namespace) -> Problem:
         return _motorcycle()
     if not args.x or not args.y:
         raise ValueError("--csv needs the names of columns: --x COLUMN ... --y COLUMN.")
-    X, y = datasets.read_csv(args.csv, args.x, args.y)
-    _require_small(args.csv, *X.shape)
-    return Problem(X, y, tuple(args.x), args.y, source=str(args.csv))
+    table = read_table(args.csv, args.x, args.y)
+    _require_small(args.csv, *table.X.shape)
+    for note in table.notes:
+        _note(note)
+    return Problem(
+        table.X, table.y, table.x_names, args.y, str(args.csv), table.origins
+    )
 
 
 def _motorcycle() -> Problem:
@@ -139,12 +179,11 @@ def _motorcycle() -> Problem:
 
 
 def _require_small(path: Path, n_rows: int, n_columns: int) -> None:
-    if n_rows > MAX_ROWS:
+    if n_rows > MOST_ROWS:
         raise ValueError(
             f"{path}: {n_rows} rows are too many for this demonstration, which takes "
-            f"{MAX_ROWS} at most: exact inference costs O(N^3) at every step of NUTS. "
-            "Use a sparse process, `pyrox.gp.SparseGPPrior` with `svgp_factor`, or "
-            "give fewer rows."
+            f"{MOST_ROWS} at most. Give fewer rows, or call `pyrox.gp.fit_sparse` with "
+            "a batch_size."
         )
     if n_columns > MAX_COLUMNS:
         raise ValueError(
@@ -177,6 +216,13 @@ def _introduce(problem: Problem, args: argparse.Namespace) -> None:
     title = f"pyrox {__version__}: Gaussian process with a Matern-5/2 kernel"
     text = textwrap.fill(f"{problem.source}, {n_rows} rows: {about}", 79)
     _say(f"{title}\n{text}")
+    if n_rows > MAX_ROWS:
+        _note(
+            f"{n_rows} rows, and exact inference costs O(N^3) at every step of NUTS: a "
+            f"sparse process of {N_INDUCING} inducing inputs stands in from "
+            f"{MAX_ROWS + 1} rows on. Its hyperparameters are fitted, not sampled."
+        )
+        return
     _note(f"NUTS: {N_CHAINS} chains, {args.warmup} + {args.samples} steps each")
     if n_rows > MANY_ROWS:
         minutes = max(1, round(seconds_of_nuts(problem, steps) / 60))
@@ -238,7 +284,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=_count(10, 100_000), default=500, metavar="N", help=samples)
     own = parser.add_argument_group("your own data")
     add = own.add_argument
-    csv = "a comma-separated UTF-8 file; its first line names the columns"
+    csv = (
+        "a UTF-8 table, packed by gzip or not; its first line names the columns. Cells "
+        "are separated by commas, semicolons or tabs, x may be dates"
+    )
     add("--csv", type=Path, metavar="FILE", help=csv)
     x = "the input columns: one or several names, one panel of the figure for each"
     add("--x", nargs="+", action="extend", metavar="COLUMN", help=x)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from ..gp import (
     GPPrior,
     Matern,
     PathwiseEnsemble,
+    PathwiseFunction,
     gp_factor,
     paths_over_draws,
     site_names,
@@ -39,6 +41,8 @@ class Problem:
     x_names: tuple[str, ...]
     y_name: str
     source: str
+    origins: tuple[datetime | None, ...] = ()
+    """Of a column that holds dates the day from which its numbers count."""
 
     def __post_init__(self):
         table = np.column_stack([self.X, self.y])
@@ -153,7 +157,7 @@ class Functions:
     """Posterior functions over all draws, in the user's units: (M, D) -> (S, M)."""
 
     problem: Problem
-    ensemble: PathwiseEnsemble
+    ensemble: PathwiseEnsemble | PathwiseFunction
     n_paths: int
     n_draws: int
 
@@ -163,8 +167,11 @@ class Functions:
 
     def one(self, i: int, X: Float[np.ndarray, "M D"]) -> Float[np.ndarray, " M"]:
         """The values of function `i` alone."""
-        draw, path = divmod(i, self.ensemble.paths.n_paths)
-        values = self.ensemble[draw][path](self.problem.inputs(X))
+        paths = self.ensemble
+        if isinstance(paths, PathwiseEnsemble):
+            draw, i = divmod(i, paths.paths.n_paths)
+            paths = paths[draw]
+        values = paths[i](self.problem.inputs(X))
         return self.problem.values(np.asarray(values)[0])
 
 

@@ -59,7 +59,7 @@ def _draw_panel(
     if grid.shape[1] == 1:
         one = functions.one(query.path, grid)
         plot.paths(ax, x, one[None, :], color=plot.VERMILION, alpha=1, linewidth=1.2)
-        plot.data(ax, problem.X[:, d], problem.y)
+        plot.data(ax, problem.X[:, d], problem.y, **_recede(len(problem.y)))
         mark = {"linestyle": "-", "label": "one of them and its minimum"}
         plot.query(ax, query.x[d], query.value, **mark)
     else:
@@ -69,6 +69,12 @@ def _draw_panel(
         ax.locator_params(axis="x", nbins=5)
     ax.margins(x=0.01)
     _name(ax.xaxis, problem.x_names[d])
+
+
+def _recede(n_rows: int) -> dict[str, Any]:
+    """A style for so many data that they would hide the functions."""
+    many = {"color": "#8c8c8c", "zorder": 0, "markersize": 1.5}
+    return many if n_rows > 1000 else {}
 
 
 def _name(axis, name: str) -> None:

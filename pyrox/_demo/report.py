@@ -3,11 +3,14 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro.diagnostics import summary
 
+from ..gp import SparseFit
 from .demo import LENGTHSCALE, NOISE, VARIANCE, Problem, Query
 
 
@@ -33,6 +36,21 @@ def hyperparameter_table(
     return align(rows)
 
 
+def fit_table(problem: Problem, found: SparseFit) -> str:
+    """The best hyperparameters, in the user's units."""
+    kernel: Any = found.prior.kernel
+    noise_sd = np.sqrt(np.asarray(found.noise_var))
+    in_units = {
+        f"lengthscale of {name}": kernel.lengthscale[d] * problem.x_scale[d]
+        for d, name in enumerate(problem.x_names)
+    }
+    of, scale = f"of {problem.y_name}", problem.y_scale
+    in_units[f"sqrt(variance) {of}"] = kernel.variance**0.5 * scale
+    in_units[f"noise sd {of}"] = noise_sd * scale
+    rows = [(name, number(value)) for name, value in in_units.items()]
+    return align([("hyperparameter", "best value"), *rows])
+
+
 def mixing_warning(chains: Mapping[str, Float[Array, "C T ..."]]) -> str:
     """A sentence if the chains disagree or hold few effective draws, else nothing."""
     stats = summary(dict(chains), prob=0.9).values()
@@ -49,7 +67,12 @@ def mixing_warning(chains: Mapping[str, Float[Array, "C T ..."]]) -> str:
 def query_text(problem: Problem, query: Query) -> str:
     """Where Thompson sampling would measure next."""
     columns = zip(problem.x_names, query.x, problem.x_scale, strict=True)
-    where = ", ".join(f"{name} = {number(x, s)}" for name, x, s in columns)
+    texts = [f"{name} = {number(x, s)}" for name, x, s in columns]
+    for d, origin in enumerate(problem.origins):
+        if origin is not None:
+            then = origin + timedelta(days=float(query.x[d]))
+            texts[d] += f", {then:%Y-%m-%d %H:%M}"
+    where = ", ".join(texts)
     return textwrap.fill(
         f"Thompson sampling would measure next at {where}. "
         f"There path {query.path + 1}, drawn at random, is least over "

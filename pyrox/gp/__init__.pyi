@@ -135,3 +135,4 @@ from ._decisions.thompson import ThompsonSampling as ThompsonSampling
 from ._decisions.thompson_state import ThompsonState as ThompsonState
 
 from ._records.files import load as load, save as save
+from ._records.summary import summary as summary, Summary as Summary

@@ -190,9 +190,9 @@ REFUSED = {
     "no columns named": ("a,y\n1,2\n3,4\n", [], "--csv needs the names of columns"),
     "no y named": ("a,y\n1,2\n3,4\n", ["--x", "a"], "--csv needs the names of columns"),
     "many rows": (
-        "a,b,y\n" + "1,2,3\n4,5,6\n" * 501,
+        "a,b,y\n" + "1,2,3\n4,5,6\n" * 25_001,
         COLUMNS,
-        "1002 rows are too many .* 1000 at most.*`pyrox.gp.SparseGPPrior`",
+        "50002 rows are too many .* 50000 at most.*`pyrox.gp.fit_sparse`",
     ),
     "many columns": (
         "\n".join([",".join(f"c{i}" for i in range(26)), *[",".join("1" * 26)] * 2]),

@@ -14,9 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import wadler_lindig as wl
 from jaxtyping import Array, ArrayLike, Float
 
 from .checks import as_float, is_traced, require_ok
+from .shown import array_text
 
 if TYPE_CHECKING:
     from numpyro.distributions.constraints import Constraint
@@ -91,6 +93,25 @@ class AbstractParametrized(eqx.Module):
     """A module with hyperparameters. An empty `name` stands for the class's name."""
 
     name: str = eqx.field(static=True, kw_only=True, default="")
+
+    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
+        """What `repr` shows, of whatever holds this module too: hyperparameters as
+        numbers, a name and priors only where there are some."""
+        plain = {"name": ("", type(self).__name__), "priors": ((), None)}
+        docs = []
+        for field in sorted(dataclasses.fields(self), key=lambda f: f.name in plain):
+            value = vars(self).get(field.name)
+            if value in plain.get(field.name, ()):
+                continue
+            if "constraint" in field.metadata:
+                shown: Any = wl.TextDoc(array_text(value))
+            elif field.name == "priors":
+                shown = wl.pdoc(dict(value), **kwargs)  # pyright: ignore
+            else:
+                shown = wl.pdoc(value, **kwargs)
+            docs.append(wl.TextDoc(f"{field.name}=") + shown)
+        begin, end = wl.TextDoc(f"{type(self).__name__}("), wl.TextDoc(")")
+        return wl.bracketed(begin, docs, wl.comma, end, kwargs.get("indent", 2))
 
     def __check_init__(self):
         for field in hyperparameter_fields(self):

@@ -26,6 +26,7 @@ from .parameters import (
     replace,
     site,
 )
+from .shown import distribution_text
 
 if TYPE_CHECKING:
     import numpyro.distributions
@@ -60,7 +61,7 @@ class PriorSpec:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        return repr(self.distribution)
+        return distribution_text(self.distribution)
 
 
 def _leaf_key(leaf: Any) -> Any:
