@@ -184,6 +184,7 @@ def test_bald_is_by_quadrature(x64):
     np.testing.assert_allclose(noise, 0, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_greedy_is_best_beside_what_it_has(x64):
     """Among choices by brute force, in a box by the search."""
     f, pool = posterior(), np.linspace(-0.5, 1.5, 9)[:, None]

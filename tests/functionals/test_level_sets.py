@@ -55,6 +55,7 @@ def brute(paths, level, n=20_001):
     ]
 
 
+@pytest.mark.exhaustive
 def test_crossings_are_those_of_brentq(x64):
     paths = drawn()
     found = crossings(paths, 0.2, BOUNDS)

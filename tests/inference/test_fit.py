@@ -255,6 +255,13 @@ def test_float32_data_under_double_precision(x64):
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
 
 
+def test_a_float32_kernel_of_float64_data(x64):
+    """Under strict promotion, too, which the tests have."""
+    kernel = RBF(np.float32(1.0), np.float32(0.3))
+    found = jax.eval_shape(lambda y: fit(GPPrior(kernel, X), y, 0.1), Y)
+    assert found.noise_var.dtype == jnp.float64
+
+
 class Walled(AbstractKernel):
     """An RBF that is not positive definite beyond a lengthscale of 0.48, just short of
     the best one."""

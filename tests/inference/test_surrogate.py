@@ -128,6 +128,7 @@ def test_a_path_drawn_at_each_evaluation_is_another_posterior(x64):
 
 
 @pytest.mark.numpyro
+@pytest.mark.exhaustive
 def test_an_index_is_one_function(x64):
     """The joint density of parameter and index, summed by hand, is the factor."""
 

@@ -1,6 +1,7 @@
 """Where a fit starts: at the scales of the data, and around them."""
 
 import itertools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -39,7 +40,7 @@ def is_at_data(problem: Problem) -> Bool[Array, ""]:
     there = jax.tree.leaves(_sized(problem, *_MIDDLE))
     here = jax.tree.leaves((problem.prior, problem.noise_var))
     near = [
-        jnp.all(jnp.abs(jnp.log(here[slot.leaf] / there[slot.leaf])) < np.log(_NEAR))
+        jnp.all(jnp.abs(jnp.log(here[slot.leaf] / there[slot.leaf])) < math.log(_NEAR))
         for slot in slots(problem)
         if slot.has_scale and slot.name not in (NOISE, *problem.priors)
         if not is_real(slot)
